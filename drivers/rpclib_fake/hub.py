@@ -1,0 +1,152 @@
+"""The broker inside the process: queues, who subscribes to them, and what each session still owes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rpclib.address import Address, Kind
+
+if TYPE_CHECKING:
+    from rpclib_fake.driver import FakeDriver
+    from rpclib_fake.subscription import FakeSubscription
+
+HIGH_WATER = 10_000
+LOW_WATER = HIGH_WATER // 2
+
+
+class Message:
+    """One message in the hub, from `send` to `take`."""
+
+    __slots__ = ("body", "expires", "redelivered", "sender", "sent", "tag")
+
+    def __init__(self, body: bytes, ttl: float | None, tag: bytes, sender: FakeDriver) -> None:
+        self.body = body
+        self.sent = monotonic()
+        self.expires = None if ttl is None else self.sent + ttl
+        self.tag = tag
+        self.sender = sender
+        self.redelivered = False
+
+
+class Queue:
+    """What waits for the subscribers of one address that have no room, and whose turn is next."""
+
+    __slots__ = ("subscriptions", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Message] = deque()
+        self.subscriptions: deque[FakeSubscription] = deque()
+
+    def with_room(self) -> FakeSubscription | None:
+        """The next subscription in turn that may hold one more message."""
+        for _ in range(len(self.subscriptions)):
+            subscription = self.subscriptions[0]
+            self.subscriptions.rotate(-1)
+            if subscription.has_room():
+                return subscription
+        return None
+
+
+class Hub:
+    """All sessions of one URL. Every method is called under its lock, from whatever thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.sessions: set[FakeDriver] = set()
+        self.queues: dict[Address, Queue] = {}
+        self._stored = 0
+        self.full = False
+
+    def publish(self, address: Address, message: Message) -> None:
+        queue = self.queues.get(address)
+        if address.kind is Kind.ALL:
+            for subscription in queue.subscriptions if queue else ():
+                copy = Message(message.body, None, b"", message.sender)
+                copy.expires = message.expires
+                subscription.put(copy, message.sender.loop)
+        elif queue is None:
+            message.sender.tell_undeliverable(message, f"nobody subscribes to {address}")
+        else:
+            self._queue(queue, message, message.sender.loop)
+
+    def subscribe(self, subscription: FakeSubscription) -> None:
+        queue = self.queues.setdefault(subscription.address, Queue())
+        queue.subscriptions.append(subscription)
+
+    def unsubscribe(self, subscription: FakeSubscription) -> None:
+        queue = self.queues.get(subscription.address)
+        if queue is None or subscription not in queue.subscriptions:
+            return
+        queue.subscriptions.remove(subscription)
+        if not queue.subscriptions:
+            del self.queues[subscription.address]
+            self._store(-len(queue.waiting))
+            for message in queue.waiting:
+                message.sender.tell_undeliverable(message, f"the last subscriber of {subscription.address} left")
+
+    def give_back(self, address: Address, messages: list[Message], loop: asyncio.AbstractEventLoop) -> None:
+        """Hand messages that were not taken to another subscriber."""
+        if address.kind is not Kind.ONE:
+            return
+        queue = self.queues.get(address)
+        for message in messages:
+            message.redelivered = True
+            if queue is None:
+                message.sender.tell_undeliverable(message, f"the last subscriber of {address} left")
+            else:
+                self._queue(queue, message, loop)
+
+    def refill(self, subscription: FakeSubscription) -> None:
+        """Move what waits to a subscription that has room again."""
+        queue = self.queues.get(subscription.address)
+        if queue is None:
+            return
+        while queue.waiting and subscription.has_room():
+            subscription.buffer.append(queue.waiting.popleft())
+            self._store(-1)
+
+    def _queue(self, queue: Queue, message: Message, loop: asyncio.AbstractEventLoop) -> None:
+        subscription = None if queue.waiting else queue.with_room()
+        if subscription is None:
+            queue.waiting.append(message)
+            self._store(1)
+        else:
+            subscription.put(message, loop)
+
+    def _store(self, change: int) -> None:
+        """Count what waits; above the high-water mark all senders are held until it fell to half."""
+        self._stored += change
+        if self.full != (self._stored >= (LOW_WATER if self.full else HIGH_WATER)):
+            self.full = not self.full
+            for session in self.sessions:
+                session.tell_congested(self.full)
+
+
+_hubs: dict[str, Hub] = {}
+_hubs_lock = threading.Lock()
+
+
+def join(name: str, session: FakeDriver) -> Hub:
+    """The hub of that name, made if this is its first session."""
+    with _hubs_lock:
+        hub = _hubs.setdefault(name, Hub())
+        with hub.lock:
+            hub.sessions.add(session)
+            session.congested = hub.full
+        return hub
+
+
+def leave(name: str, session: FakeDriver) -> None:
+    """Take a session out; the hub ends with its last."""
+    with _hubs_lock:
+        hub = _hubs.get(name)
+        if hub is None:
+            return
+        with hub.lock:
+            hub.sessions.discard(session)
+            if not hub.sessions:
+                del _hubs[name]

@@ -1,0 +1,79 @@
+"""rpclib: one way to call Python services over any message backend.
+
+The public names are those listed here, `rpclib.sync` (the same, blocking), `rpclib.testing`, and for drivers
+`rpclib.driver`, `rpclib.address`, `rpclib.url` and `rpclib.errors`.
+"""
+
+from rpclib import sync as sync
+from rpclib.address import Target
+from rpclib.client import Client
+from rpclib.context import Context, current_context
+from rpclib.driver import Capability
+from rpclib.endpoints import expose
+from rpclib.errors import (
+    AccessDenied,
+    BadEnvelope,
+    CallTimeout,
+    CapabilityMissing,
+    ConfigError,
+    ConnectionLost,
+    DriverNotFound,
+    DriverUnavailable,
+    ForkError,
+    InvalidArguments,
+    MessageTooLarge,
+    NoServer,
+    NoSuchMethod,
+    Overloaded,
+    RemoteError,
+    RpcError,
+    SerializationError,
+    TransportClosed,
+    TransportError,
+    Unreachable,
+    UnsupportedVersion,
+    WorkerLost,
+    remote_error,
+)
+from rpclib.server import Server
+from rpclib.transport import Counters, Transport, Undeliverable, connect
+from rpclib.url import TransportURL
+
+__all__ = [
+    "AccessDenied",
+    "BadEnvelope",
+    "CallTimeout",
+    "Capability",
+    "CapabilityMissing",
+    "Client",
+    "ConfigError",
+    "ConnectionLost",
+    "Context",
+    "Counters",
+    "DriverNotFound",
+    "DriverUnavailable",
+    "ForkError",
+    "InvalidArguments",
+    "MessageTooLarge",
+    "NoServer",
+    "NoSuchMethod",
+    "Overloaded",
+    "RemoteError",
+    "RpcError",
+    "SerializationError",
+    "Server",
+    "Target",
+    "Transport",
+    "TransportClosed",
+    "TransportError",
+    "TransportURL",
+    "Undeliverable",
+    "Unreachable",
+    "UnsupportedVersion",
+    "WorkerLost",
+    "connect",
+    "current_context",
+    "expose",
+    "remote_error",
+    "sync",
+]

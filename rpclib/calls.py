@@ -1,0 +1,135 @@
+"""Calls in flight: who waits for which reply, until when."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from rpclib import errors
+from rpclib.address import Address
+from rpclib.envelope import Failure, Result
+from rpclib.errors import CallTimeout, RemoteError, RpcError, TransportError
+from rpclib.wheel import Wheel
+
+
+class Call:
+    """One call in flight. Plain slots, because one is made per call."""
+
+    __slots__ = (
+        "absent",
+        "address",
+        "deadline",
+        "future",
+        "id",
+        "method",
+        "resends",
+        "route_grace",
+        "sent",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        id: bytes,
+        address: Address,
+        method: str,
+        future: asyncio.Future[Any],
+        sent: float,
+        deadline: float,
+        route_grace: float,
+    ) -> None:
+        self.id = id
+        self.address = address
+        self.method = method
+        self.future = future
+        self.sent = sent
+        self.deadline = deadline
+        self.route_grace = route_grace
+        self.resends = 0
+        self.absent = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} on {self.address}"
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Calls:
+    """The table of calls in flight. Every call in it ends by its deadline."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._wheel: Wheel[Call] = Wheel(loop, self._expire)
+        self.table: dict[bytes, Call] = {}
+        self.late = 0
+        """Replies that nobody waited for any more."""
+
+    def add(self, call: Call) -> None:
+        self.table[call.id] = call
+        self._wheel.add(call)
+
+    def remove(self, call: Call) -> None:
+        if self.table.pop(call.id, None) is not None:
+            self._wheel.remove(call)
+
+    def resolve(self, reply: Result | Failure) -> None:
+        """Give a reply to whoever waits for it; count it if nobody does."""
+        call = self.table.get(reply.id)
+        if call is None or call.future.done():
+            self.late += 1
+        elif type(reply) is Result:
+            call.future.set_result(reply.value)
+        else:
+            assert isinstance(reply, Failure)
+            call.future.set_exception(rebuild(reply))
+
+    def fail_all(self, error: TransportError) -> None:
+        """End every call in flight with ``error``."""
+        for call in list(self.table.values()):
+            call.fail(_copy(error, call))
+
+    def close(self, error: TransportError) -> None:
+        self.fail_all(error)
+        self._wheel.close()
+
+    def _expire(self, call: Call) -> None:
+        call.timer = None
+        waited = self._loop.time() - call.sent
+        call.fail(
+            CallTimeout(
+                f"no reply from {call} within {waited:.1f} s; it was sent and may have run. "
+                "Is the server busy, or the timeout too short?"
+            )
+        )
+
+
+def _copy(error: TransportError, call: Call) -> TransportError:
+    """The error for one call: exceptions raised in several tasks must not be one object."""
+    text = f"{error} (while waiting for {call})"
+    if isinstance(error, errors.MaybeExecuted):
+        return type(error)(text, maybe_executed=error.maybe_executed)
+    return type(error)(text)
+
+
+def rebuild(failure: Failure) -> Exception:
+    """The exception a caller sees for an ERROR envelope. Only registered classes are ever built."""
+    if failure.code != RemoteError.code:
+        cls = errors.by_code(failure.code)
+        if cls is None or not isinstance(cls, type) or cls is RpcError:
+            return RemoteError(failure.code, failure.message, failure.traceback)
+        if issubclass(cls, errors.MaybeExecuted):
+            return cls(failure.message, maybe_executed=failure.details.get("maybe_executed") is not False)
+        return cls(failure.message)
+    remote = RemoteError(failure.type, failure.message, failure.traceback)
+    registered = errors.REGISTERED.get(failure.type)
+    if registered is None or failure.args is None:
+        return remote
+    try:
+        rebuilt = registered(*failure.args)
+    except Exception:
+        return remote
+    rebuilt.__cause__ = remote
+    return rebuilt

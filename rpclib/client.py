@@ -1,0 +1,279 @@
+"""`Client`: call, cast and fanout to one target."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rpclib import serializer
+from rpclib.address import Address, Target, parse_version
+from rpclib.calls import Call
+from rpclib.context import current
+from rpclib.driver import Driver, Route
+from rpclib.envelope import CALL, CAST, encode_request
+from rpclib.errors import (
+    CallTimeout,
+    ConfigError,
+    ConnectionLost,
+    MaybeExecuted,
+    MessageTooLarge,
+    Overloaded,
+    SerializationError,
+    UnsupportedVersion,
+)
+
+if TYPE_CHECKING:
+    from rpclib.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a client sends; see `Client.prepare` for their meaning."""
+
+    timeout: float
+    route_grace: float
+    version: str | None = None
+    version_cap: str | None = None
+    namespace: str | None = None
+    context: dict[str, Any] = field(default_factory=dict)
+    retry: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "route_grace"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+                raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
+        if self.timeout == 0:
+            raise ConfigError("timeout must be more than 0 seconds")
+        if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 0:
+            raise ConfigError(f"retry must be the number of repetitions, not {self.retry!r}")
+        if self.version is not None and self.version_cap is not None:
+            version, cap = parse_version(self.version), parse_version(self.version_cap)
+            if version[0] != cap[0] or version[1] > cap[1]:
+                raise UnsupportedVersion(
+                    f"version {self.version} is beyond version_cap {self.version_cap}: some servers do not know it "
+                    "yet. Ask can_send() first"
+                )
+        for key in self.context:
+            if not isinstance(key, str):
+                raise ConfigError(f"context keys are str, not {key!r}")
+        serializer.check(self.context, "context")
+
+
+class Client:
+    """Calls one target. Immutable and cheap: `to` and `prepare` return changed copies.
+
+    Arguments travel by name and must be of the types in rpclib.serializer. Every method raises
+    SerializationError and MessageTooLarge before anything is sent.
+    """
+
+    def __init__(self, rpc: Transport, target: Target, **options: Any) -> None:
+        self._rpc = rpc
+        self.target = target
+        self._address = target.one()
+        settings = rpc.settings
+        self.options = Options(
+            **{
+                "timeout": settings.timeout,
+                "route_grace": settings.route_grace,
+                "version": target.version,
+                "namespace": target.namespace,
+                **_known(options),
+            }
+        )
+        self._driver: Driver | None = None
+        self._route: Route
+
+    def prepare(self, **options: Any) -> Client:
+        """A copy that sends differently.
+
+        ``timeout``: seconds until a call ends, covering every wait. ``version`` (``"1.2"``): what the endpoint
+        must implement; ``version_cap``: the highest version all servers know, ``namespace``: which endpoints.
+        ``context``: metadata for the endpoint and the calls it makes, added to what is inherited.
+        ``retry``: how often a call is repeated, within its timeout, after ConnectionLost, WorkerLost or a
+        NoServer that may have run; for idempotent methods only. ``route_grace``: seconds a call waits for a server
+        to appear. Raises ConfigError for another name or a bad value, UnsupportedVersion beyond the cap.
+        """
+        copy = Client.__new__(Client)
+        copy._rpc, copy.target, copy._address = self._rpc, self.target, self._address
+        copy.options = replace(self.options, **_known(options))
+        if copy.options.version is not None:
+            parse_version(copy.options.version)
+        if copy.options.namespace is not None:
+            replace(self.target, namespace=copy.options.namespace)
+        copy._driver = None
+        return copy
+
+    def to(self, server: str) -> Client:
+        """A copy that reaches only the server of that name."""
+        copy = self.prepare()
+        copy.target = replace(self.target, server=server)
+        copy._address = copy.target.one()
+        return copy
+
+    def can_send(self, version: str) -> bool:
+        """Whether ``version_cap`` allows ``version``."""
+        cap = self.options.version_cap
+        if cap is None:
+            return True
+        (major, minor), (cap_major, cap_minor) = parse_version(version), parse_version(cap)
+        return major == cap_major and minor <= cap_minor
+
+    async def call(self, method: str, /, **arguments: Any) -> Any:
+        """Run ``method`` on one server and return its result.
+
+        Ends within ``timeout``, or earlier: within what the call being served has left. Raises what the
+        endpoint raised (RemoteError, or a registered exception), CallTimeout, NoServer, WorkerLost,
+        ConnectionLost (``maybe_executed`` says whether it may have run), Unreachable, Overloaded,
+        NoSuchMethod, InvalidArguments, UnsupportedVersion. Cancelling it forgets the reply.
+        """
+        if not self.options.retry:
+            return await self._call(method, arguments, self.options.timeout)
+        end = monotonic() + self.options.timeout
+        for _ in range(self.options.retry):
+            try:
+                return await self._call(method, arguments, max(0.001, end - monotonic()))
+            except MaybeExecuted as error:
+                if not error.maybe_executed or monotonic() >= end:
+                    raise
+        return await self._call(method, arguments, max(0.001, end - monotonic()))
+
+    async def cast(self, method: str, /, **arguments: Any) -> None:
+        """Ask one server to run ``method``; nobody tells how it went.
+
+        Returns when the bounded send buffer has it. Under back-pressure, or while there is no connection, it
+        waits up to ``timeout``, then raises Overloaded or Unreachable. A cast that reaches nobody does not
+        raise: it is counted and given to ``rpc.on_undeliverable``.
+        """
+        await self._cast(method, arguments, self._address)
+
+    async def fanout(self, method: str, /, **arguments: Any) -> None:
+        """Like `cast`, to every server of the topic. Reaching none is no error."""
+        await self._cast(method, arguments, self.target.all())
+
+    async def _call(self, method: str, arguments: dict[str, Any], timeout: float) -> Any:
+        rpc = self._rpc
+        serializer.check(arguments)
+        context = self.options.context
+        outer = current.get()
+        if outer is not None:
+            if outer.deadline is not None:
+                timeout = self._inherit(outer.deadline - monotonic(), timeout, method)
+            if outer.metadata:
+                context = {**outer.metadata, **context}
+        driver = rpc.connection.driver
+        if driver is None or driver.congested or rpc.inbox is None:
+            driver, timeout = await self._wait(timeout, method)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        ident = rpc.next_id()
+        call = Call(
+            ident, self._address, method, loop.create_future(), now, now + timeout, self.options.route_grace
+        )
+        body = self._encode(CALL, ident, method, arguments, timeout, context)
+        while not self._send(driver, body, timeout, ident):
+            driver, timeout = await self._wait(call.deadline - loop.time(), method)
+            body = self._encode(CALL, ident, method, arguments, timeout, context)
+        rpc.calls.add(call)
+        try:
+            return await call.future
+        finally:
+            rpc.calls.remove(call)
+
+    async def _cast(self, method: str, arguments: dict[str, Any], address: Address) -> None:
+        rpc = self._rpc
+        serializer.check(arguments)
+        context = self.options.context
+        outer = current.get()
+        if outer is not None and outer.metadata:
+            context = {**outer.metadata, **context}
+        body = self._encode(CAST, rpc.next_id(), method, arguments, None, context)
+        timeout = self.options.timeout
+        driver = rpc.connection.driver
+        if driver is None or driver.congested:
+            driver, timeout = await self._wait(timeout, method)
+        while not self._send(driver, body, None, b"", address):
+            driver, timeout = await self._wait(timeout, method)
+
+    def _encode(
+        self, kind: int, ident: bytes, method: str, arguments: dict[str, Any], timeout: float | None, context: Any
+    ) -> bytes:
+        rpc, options = self._rpc, self.options
+        reply_to = rpc.inbox if kind == CALL else None
+        try:
+            body = encode_request(
+                kind,
+                ident,
+                method,
+                arguments,
+                timeout,
+                reply_to,
+                options.namespace,
+                options.version,
+                context or None,
+                rpc.caller,
+            )
+        except SerializationError as error:
+            raise SerializationError(f"arguments of {method}: {error}") from None
+        if len(body) > rpc.max_body:
+            raise MessageTooLarge(
+                f"the arguments of {method} take {len(body)} bytes; {self._rpc.resolved.url.scheme}:// carries at "
+                f"most {rpc.max_body}. Send less, or a reference"
+            )
+        return body
+
+    def _send(
+        self, driver: Driver, body: bytes, ttl: float | None, tag: bytes, address: Address | None = None
+    ) -> bool:
+        """False: the session is dead and has not taken the message."""
+        try:
+            if address is None or address is self._address:
+                if driver is not self._driver:
+                    self._route = driver.route(self._address)
+                    self._driver = driver
+                route = self._route
+            else:
+                route = driver.route(address)
+            driver.send(route, body, ttl, tag)
+        except ConnectionLost as error:
+            self._rpc.connection.dead(driver, error)
+            return False
+        return True
+
+    async def _wait(self, timeout: float, method: str) -> tuple[Driver, float]:
+        """A session that takes a message, and the seconds that are left."""
+        began = monotonic()
+        try:
+            driver = await self._rpc.connection.ready(max(0.0, timeout))
+        except TimeoutError:
+            self._overloaded(method, monotonic() - began)
+        return driver, max(0.001, timeout - (monotonic() - began))
+
+    def _overloaded(self, method: str, waited: float) -> NoReturn:
+        reason = self._rpc.connection.blocked or "its send buffer stayed full"
+        raise Overloaded(
+            f"{method} to {self.target} was not sent: {self._rpc.connection.host} took no message for "
+            f"{waited:.1f} s ({reason})"
+        ) from None
+
+    def _inherit(self, remaining: float, timeout: float, method: str) -> float:
+        if remaining <= 0:
+            raise CallTimeout(
+                f"{method} to {self.target} was not sent: the call being served here has used up its time"
+            )
+        return min(remaining, timeout)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.target} on {self._rpc.resolved.url}>"
+
+
+_NAMES = frozenset(Options.__dataclass_fields__)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    for name in options:
+        if name not in _NAMES:
+            raise ConfigError(f'a client has no option "{name}"; it has {", ".join(sorted(_NAMES))}')
+    return options

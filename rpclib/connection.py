@@ -1,0 +1,343 @@
+"""One connection to the backend that outlives its sessions.
+
+A driver's session dies for good when it is lost. This opens a new one, rotating through the URL's hosts with
+back-off, subscribes again what was subscribed, and only then lets senders through. It exists once, for all
+drivers. States: closed -> opening -> open <-> reopening -> closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import weakref
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rpclib import backoff
+from rpclib.address import Address
+from rpclib.driver import Driver, Subscription
+from rpclib.errors import (
+    AccessDenied,
+    ConfigError,
+    ConnectionLost,
+    ForkError,
+    TransportClosed,
+    TransportError,
+    Unreachable,
+)
+
+if TYPE_CHECKING:
+    from rpclib.config import Resolved
+    from rpclib.url import TransportURL
+
+log = logging.getLogger("rpclib")
+
+_all: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+_STABLE = 5.0
+"""A session that lasted this many seconds was a good one: the next loss starts the back-off anew."""
+
+
+class Listener:
+    """What a connection tells its owner. All plain calls on the loop."""
+
+    def undeliverable(self, body: bytes, reason: str) -> None: ...
+
+    def worker_lost(self, tag: bytes) -> None: ...
+
+    def opened(self) -> None: ...
+
+    def lost(self, error: TransportError) -> None: ...
+
+
+class Intake:
+    """A subscription that survives reconnects.
+
+    ``await current()`` gives the live session's subscription, waiting while there is none.
+    """
+
+    def __init__(self, connection: Connection, address: Address, prefetch: int) -> None:
+        self._connection = connection
+        self.address = address
+        self.prefetch = prefetch
+        self._subscription: Subscription | None = None
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    async def current(self) -> Subscription:
+        """The live subscription. Raises TransportClosed once this intake is closed."""
+        while (subscription := self._subscription) is None or self._closed:
+            if self._closed:
+                raise TransportClosed(f"no longer subscribed to {self.address}")
+            self._changed.clear()
+            await self._changed.wait()
+        return subscription
+
+    async def attach(self, driver: Driver) -> None:
+        self._subscription = await driver.subscribe(self.address, prefetch=self.prefetch)
+        self._changed.set()
+
+    def detach(self, subscription: Subscription | None = None) -> None:
+        """Forget the live subscription (only if it is ``subscription``, when given)."""
+        if subscription is None or subscription is self._subscription:
+            self._subscription = None
+
+    def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+
+    async def stop(self) -> Subscription | None:
+        """Stop receiving and forget the intake; what had arrived can still be taken from the result."""
+        self._connection.forget(self)
+        subscription, self._subscription = self._subscription, None
+        self.close()
+        if subscription is not None:
+            try:
+                await subscription.stop()
+            except ConnectionLost:
+                return None
+        return subscription
+
+    def key(self) -> str | None:
+        """The key of the live inbox; None while there is no session."""
+        return None if self._subscription is None else self._subscription.address.key
+
+
+class _Session:
+    """The events of one session; once it was replaced, what it still says is ignored."""
+
+    def __init__(self, connection: Connection, host: str) -> None:
+        self._connection = connection
+        self.host = host
+        self.driver: Driver | None = None
+        self.error: TransportError | None = None
+        self.since = monotonic()
+
+    def undeliverable(self, body: bytes, reason: str) -> None:
+        self._connection.listener.undeliverable(body, reason)
+
+    def worker_lost(self, tag: bytes) -> None:
+        self._connection.listener.worker_lost(tag)
+
+    def blocked(self, reason: str | None) -> None:
+        self._connection.blocked = reason
+        if reason is None:
+            log.info("%s takes messages again", self.host)
+        else:
+            log.warning("%s takes no messages at the moment: %s", self.host, reason)
+
+    def lost(self, error: TransportError) -> None:
+        self.error = error
+        self._connection.session_lost(self, error)
+
+
+class Connection:
+    """Keeps one session open between `open` and `close`. ``driver`` is that session's, None while there is none."""
+
+    def __init__(self, resolved: Resolved, listener: Listener) -> None:
+        self.driver: Driver | None = None
+        self.blocked: str | None = None
+        self.listener = listener
+        self.closed = True
+        self._resolved = resolved
+        self._urls = _urls(resolved)
+        self._turn = 0
+        self._intakes: list[Intake] = []
+        self._session: _Session | None = None
+        self._opened = asyncio.Event()
+        self._reopening: asyncio.Task[None] | None = None
+        self._errors: dict[str, TransportError] = {}
+        self._attempts = 0
+        self._last: tuple[TransportError, float] = (Unreachable("not tried"), 0.0)
+        self._inherited: Driver | None = None
+        self._is_child = False
+        _all.add(self)
+
+    @property
+    def host(self) -> str:
+        """Scheme and host of the session, for messages."""
+        url = self._urls[self._turn]
+        return f"{url.scheme}://{','.join(map(str, url.hosts))}"
+
+    async def open(self) -> None:
+        """Try every host until one gives a session or ``connect_timeout`` is over.
+
+        Raises Unreachable naming every host, AccessDenied and ConfigError at once.
+        """
+        self.closed = False
+        limit = self._resolved.settings.connect_timeout
+        try:
+            async with asyncio.timeout(limit):
+                await self._reopen(give_up=(AccessDenied, ConfigError))
+        except TimeoutError:
+            self.closed = True
+            raise self.unreachable(limit) from None
+        except BaseException:
+            self.closed = True
+            raise
+
+    async def ready(self, seconds: float) -> Driver:
+        """A session that can send now: waits while there is none or it is congested, at most ``seconds``.
+
+        Raises TransportClosed, Unreachable (no session), or TimeoutError (congested all the time).
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    driver = self.driver
+                    self._check_usable()
+                    if driver is None:
+                        await self._opened.wait()
+                    elif not driver.congested:
+                        return driver
+                    else:
+                        await self._drain(driver)
+        except TimeoutError:
+            if self.driver is None and not self.closed:
+                raise self.unreachable(seconds) from None
+            raise
+
+    async def subscribe(self, address: Address, *, prefetch: int) -> Intake:
+        """Receive what is sent to ``address``, over reconnects too. In effect on return."""
+        intake = Intake(self, address, prefetch)
+        while True:
+            driver = await self.ready(self._resolved.settings.connect_timeout)
+            try:
+                await intake.attach(driver)
+            except ConnectionLost as error:
+                self.dead(driver, error)
+                continue
+            if driver is self.driver:
+                self._intakes.append(intake)
+                return intake
+            intake.detach()
+
+    def forget(self, intake: Intake) -> None:
+        if intake in self._intakes:
+            self._intakes.remove(intake)
+
+    def dead(self, driver: Driver, error: ConnectionLost) -> None:
+        """A sender found the session dead, or it does not answer. Does nothing if it was replaced already."""
+        if self._session is not None and self._session.driver is driver:
+            self._session.lost(error)
+
+    async def close(self, *, flush: bool = True) -> None:
+        """End the session and everything that waits for one. Idempotent."""
+        self.closed = True
+        self._opened.set()
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.gather(self._reopening, return_exceptions=True)
+            self._reopening = None
+        driver, self.driver, self._session = self.driver, None, None
+        for intake in self._intakes:
+            intake.close()
+        self._intakes.clear()
+        if driver is not None:
+            await driver.close(flush=flush)
+
+    def forked(self) -> None:
+        """This is a forked child: the session is its parent's. It is kept but never touched again."""
+        self._inherited, self.driver = self.driver, None
+        self._is_child = True
+
+    def _check_usable(self) -> None:
+        if self._is_child:
+            raise ForkError(
+                "this transport was opened before a fork and belongs to the parent process; call connect() again "
+                "in the child, or use rpclib.sync, which does so by itself"
+            )
+        if self.closed:
+            raise TransportClosed("the transport is closed")
+
+    def unreachable(self, seconds: float) -> Unreachable:
+        reasons = "; ".join(f"{host}: {error}" for host, error in self._errors.items()) or "no answer"
+        return Unreachable(f"no connection to {self._resolved.url} within {seconds:.1f} s: {reasons}")
+
+    def session_lost(self, session: _Session, error: TransportError) -> None:
+        if session is not self._session or self.closed:
+            return
+        driver, self.driver, self._session = self.driver, None, None
+        self.blocked = None
+        self._opened.clear()
+        for intake in self._intakes:
+            intake.detach()
+        if monotonic() - session.since > _STABLE:
+            self._attempts = 0
+        else:
+            self._attempts += 1
+            self._last = (error, 0.0)
+        self._errors = {session.host: error}
+        self._turn = (self._turn + 1) % len(self._urls)
+        log.warning("lost the connection to %s: %s", session.host, error)
+        self.listener.lost(error)
+        self._reopening = asyncio.get_running_loop().create_task(self._replace(driver))
+
+    async def _replace(self, driver: Driver | None) -> None:
+        if driver is not None:
+            await driver.close(flush=False)
+        await self._reopen(give_up=())
+
+    async def _reopen(self, give_up: tuple[type[Exception], ...]) -> None:
+        while True:
+            if self._attempts and self._turn == 0:
+                await asyncio.sleep(backoff.delay(self._attempts, *self._last))
+            host, began = self.host, monotonic()
+            try:
+                await self._open_session(self._urls[self._turn], host)
+                return
+            except give_up:
+                raise
+            except TransportError as error:
+                self._errors[host] = error
+                self._last = (error, monotonic() - began)
+            except Exception as error:
+                log.exception("the driver broke its contract while connecting to %s", host)
+                self._errors[host] = Unreachable(f"{type(error).__name__}: {error}")
+                self._last = (self._errors[host], monotonic() - began)
+            self._attempts += 1
+            self._turn = (self._turn + 1) % len(self._urls)
+
+    async def _open_session(self, url: TransportURL, host: str) -> None:
+        session = _Session(self, host)
+        driver = await self._resolved.driver.open(url, self._resolved.options, session)
+        session.driver = driver
+        try:
+            for intake in self._intakes:
+                await intake.attach(driver)
+            if session.error is not None:
+                raise session.error
+        except BaseException:
+            for intake in self._intakes:
+                intake.detach()
+            await driver.close(flush=False)
+            raise
+        self._session, self.driver = session, driver
+        self._errors.clear()
+        if self._attempts:
+            log.info("connected again to %s", host)
+        self._opened.set()
+        self.listener.opened()
+
+    async def _drain(self, driver: Driver) -> None:
+        try:
+            await driver.drain()
+        except ConnectionLost as error:
+            self.dead(driver, error)
+
+
+def _urls(resolved: Resolved) -> Sequence[TransportURL]:
+    url = resolved.url
+    if resolved.driver.all_hosts or len(url.hosts) < 2:
+        return [url]
+    return [url.with_hosts(host) for host in url.hosts]
+
+
+def _after_fork() -> None:
+    for connection in _all:
+        connection.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,52 @@
+"""What an endpoint knows about the request it serves, and what its own calls inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from time import monotonic
+from types import MappingProxyType
+from typing import Any
+
+from rpclib.errors import RpcError
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Context:
+    """The request being served.
+
+    ``metadata``: the caller's context, which nested calls inherit. ``caller``: ``host:pid`` of the caller.
+    ``method``: the method called. ``id``: the request's id as hex, for logs.
+    """
+
+    __slots__ = ("_id", "caller", "deadline", "metadata", "method")
+
+    def __init__(
+        self, id: bytes, method: str, caller: str | None, metadata: dict[str, Any] | None, deadline: float | None
+    ) -> None:
+        self._id = id
+        self.method = method
+        self.caller = caller
+        self.metadata: Mapping[str, Any] = MappingProxyType(metadata) if metadata else _EMPTY
+        self.deadline = deadline
+
+    @property
+    def id(self) -> str:
+        return self._id.hex()
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the caller stops waiting, never negative; None for a cast, for which nobody waits."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+
+current: ContextVar[Context | None] = ContextVar("rpclib_context", default=None)
+
+
+def current_context() -> Context:
+    """The context of the request that the running endpoint serves. Raises RpcError outside one."""
+    context = current.get()
+    if context is None:
+        raise RpcError("current_context() is for endpoints: no request is being served here")
+    return context

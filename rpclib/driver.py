@@ -1,0 +1,202 @@
+"""The driver interface (SPI): everything a message backend implements, and nothing more.
+
+A driver moves opaque bytes to an `Address`. It never sees a method or a correlation id. A `Driver` object is
+one live session with one backend: it never reconnects and never retries, it reports its loss through
+`Events.lost` and is dead. Reconnecting, rotating hosts, subscribing again and deciding what happens to calls
+in flight is the core's work and exists once. (The split is go-cloud's: a portable type over a tiny driver.)
+
+A driver may assume:
+
+* every method is called from the one event loop that ran `open`;
+* one waiter at a time per subscription;
+* names in an address obey `rpclib.address`; options are parsed and typed; a body is at most `max_body` long;
+* nothing is called after `close` except `close`.
+
+A driver must:
+
+* raise only `rpclib.errors.TransportError` and its subclasses (and CancelledError), with no secret in them;
+* survive the cancellation of every coroutine, which is the only time-out;
+* start no thread it does not join in `close`, and keep no state that outlives its last session;
+* log at most one line per state change, to a logger of its own package.
+
+The interface is public and versioned. `SPI_VERSION` 0 may change with any release; a driver states the version
+it was written for and the loader refuses another.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+from rpclib.address import Address
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from rpclib.errors import TransportError
+    from rpclib.url import TransportURL
+
+SPI_VERSION = 0
+
+
+class Capability(enum.Enum):
+    """What a driver promises beyond the interface. Each line decides; the conformance suite holds drivers to it."""
+
+    STORES = "stores"
+    """A message to a ONE address that was served once waits there while no subscriber listens."""
+    REDELIVERS = "redelivers"
+    """A message handed to a session that ends before `take` goes to another subscriber, marked ``redelivered``."""
+    UNROUTABLE = "unroutable"
+    """A message to an address nobody ever served is reported to `Events.undeliverable`."""
+    PRESENCE = "presence"
+    """`Driver.subscribers` tells how many sessions subscribe to an address, correct within one second."""
+    PEER_LOSS = "peer-loss"
+    """When the session that took a tagged message ends before it answered, the sender gets `Events.worker_lost`."""
+    EXPIRES = "expires"
+    """A message older than its ``ttl`` is not delivered."""
+    ORDERED = "ordered"
+    """Messages from one session to one address with one subscriber arrive in the order sent."""
+    CROSS_PROCESS = "cross-process"
+    """Sessions of different processes on one machine reach each other."""
+    CROSS_HOST = "cross-host"
+    """Sessions of different machines reach each other."""
+
+
+class Route(Protocol):
+    """An address prepared for sending by `Driver.route`; opaque to the core, valid for that session only."""
+
+
+class Delivery:
+    """One received message. Plain slots, because one is made per message.
+
+    ``body`` is what was sent. ``redelivered``: it may have been handed to another subscriber before.
+    ``waited``: seconds it spent where the driver can see it, else 0.0; the core subtracts it from the deadline.
+    """
+
+    __slots__ = ("body", "redelivered", "waited")
+
+    def __init__(self, body: bytes, redelivered: bool = False, waited: float = 0.0) -> None:
+        self.body = body
+        self.redelivered = redelivered
+        self.waited = waited
+
+
+class Events(Protocol):
+    """What a driver tells the core. Plain calls on the loop; they return at once and never raise.
+
+    Never made from inside a call to the driver: what `Driver.send` finds out is told in a later turn."""
+
+    def undeliverable(self, body: bytes, reason: str) -> None:
+        """A sent message reached nobody. ``body`` is what was passed to `Driver.send`."""
+
+    def worker_lost(self, tag: bytes) -> None:
+        """The session that took the message sent with ``tag`` ended without sending anything with that tag."""
+
+    def blocked(self, reason: str | None) -> None:
+        """The backend stopped taking messages (reason), or takes them again (None). For operators' eyes:
+        back-pressure itself is `Driver.congested`."""
+
+    def lost(self, error: TransportError) -> None:
+        """The session ended by itself. Called once, never after `close`; every subscription's waiter wakes
+        with ``error`` too."""
+
+
+class Driver(ABC):
+    """One live session with a backend."""
+
+    spi_version: ClassVar[int]
+    """The `SPI_VERSION` this driver was written for, as a literal."""
+    capabilities: ClassVar[frozenset[Capability]]
+    options: ClassVar[type[BaseModel]]
+    """The URL query options and configuration keys it understands; unknown ones are errors."""
+    all_hosts: ClassVar[bool] = False
+    """False: the core tries the URL's hosts one at a time and `open` gets a URL with one host.
+    True: `open` gets the URL whole."""
+    max_body: int
+    """The longest body, in bytes, that this session can send."""
+    congested: bool = False
+    """True while the bounded send buffer is full: the core awaits `drain` before it sends more."""
+
+    @classmethod
+    @abstractmethod
+    async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
+        """Connect. Returns a session that can send and subscribe.
+
+        Bounds every step of its own handshake to seconds. Raises Unreachable when the host does not answer,
+        AccessDenied for credentials or a vhost the backend refuses. ``options`` is an instance of `options`.
+        """
+
+    @abstractmethod
+    def route(self, address: Address) -> Route:
+        """Prepare an address for sending. Called once per address and session; cheap, no I/O awaited.
+
+        INBOX addresses carry the key of a subscription's final address, perhaps of another process.
+        """
+
+    @abstractmethod
+    def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
+        """Take one message. Returns when it lies in the session's buffer, which is flushed at the latest once
+        a loop turn. ``ttl`` in seconds: after that the message is worthless and may be dropped.
+
+        ``tag`` is 16 opaque bytes on a message that wants an answer and on its final answer, the same on both;
+        empty on any other. A driver with PEER_LOSS pairs them; others may ignore it.
+
+        Raises ConnectionLost when the session is dead: the message was not taken. Raises MessageTooLarge.
+        Never waits: a full buffer sets `congested` and still takes this message.
+        """
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Return when `congested` is False again. Raises ConnectionLost when the session ends meanwhile."""
+
+    @abstractmethod
+    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+        """Receive what is sent to ``address``. In effect on return: a message sent afterwards, by anyone, arrives.
+
+        At most about ``prefetch`` messages are held locally beyond those taken; 0 means no limit.
+        An INBOX is asked for without a key; the subscription's `address` has it.
+        """
+
+    @abstractmethod
+    async def subscribers(self, address: Address) -> int | None:
+        """How many subscriptions ``address`` has anywhere; None without PRESENCE."""
+
+    @abstractmethod
+    async def close(self, *, flush: bool = True) -> None:
+        """End the session. With ``flush``, what `send` took is handed to the backend first. Idempotent.
+
+        Wakes the waiters of every subscription with ConnectionLost. Does not call `Events.lost`.
+        """
+
+
+class Subscription(ABC):
+    """A stream of deliveries from one address.
+
+    Receiving is two steps, so that nothing is lost to a cancellation and the limit is decided at the moment of
+    handing over: `ready` waits, `take` hands over without waiting. Several subscriptions of a server thus share
+    one bound on concurrent work exactly.
+    """
+
+    address: Address
+
+    @abstractmethod
+    async def ready(self) -> None:
+        """Return when `take` would hand over something. Raises ConnectionLost when the session ended and
+        nothing is left; TransportClosed when this subscription was stopped or closed and nothing is left."""
+
+    @abstractmethod
+    def take(self, limit: int) -> list[Delivery]:
+        """Hand over up to ``limit`` messages that have arrived, oldest first; an empty list when there are none.
+
+        Handing over is the settlement: the driver acknowledges what it returns (at most once).
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop the intake. On return nothing more arrives; what had arrived can still be taken."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop, and give back what was not taken: to another subscriber with REDELIVERS, else it is dropped.
+        Wakes the waiter. Idempotent."""

@@ -1,0 +1,179 @@
+"""The envelope: one versioned msgpack array, the same bytes on every driver. Specified in docs/envelope.md.
+
+Fields that a later version appends are ignored by this one; a version it does not know is BadEnvelope.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from rpclib import serializer
+from rpclib.errors import BadEnvelope
+
+VERSION: Final = 1
+MAX_BODY: Final = 16 * 1024 * 1024
+
+CALL: Final = 1
+CAST: Final = 2
+RESULT: Final = 3
+ERROR: Final = 4
+# 5 to 9 are reserved: ITEM, END, CANCEL, CREDIT, ACCEPTED.
+ALIVE: Final = 10
+
+ID_LENGTH: Final = 16
+_REQUEST_FIELDS = 12
+_RESULT_FIELDS = 5
+_ERROR_FIELDS = 9
+_MAX_REMAINING_MS: Final = 1 << 40
+
+
+class Request:
+    """A decoded CALL or CAST. ``remaining`` is the caller's budget in seconds when it was sent, or None."""
+
+    __slots__ = (
+        "args",
+        "caller",
+        "context",
+        "id",
+        "kind",
+        "method",
+        "namespace",
+        "remaining",
+        "reply_to",
+        "version",
+    )
+
+    def __init__(self, fields: list[Any]) -> None:
+        (
+            _,
+            self.kind,
+            self.id,
+            self.method,
+            self.args,
+            remaining,
+            self.reply_to,
+            self.namespace,
+            self.version,
+            self.context,
+            self.caller,
+            _credit,
+        ) = fields[:_REQUEST_FIELDS]
+        self.remaining: float | None = None if remaining is None else remaining / 1000
+
+
+class Result:
+    """A decoded RESULT: what the endpoint returned."""
+
+    __slots__ = ("id", "value")
+
+    def __init__(self, id: bytes, value: Any) -> None:
+        self.id = id
+        self.value = value
+
+
+class Failure:
+    """A decoded ERROR: ``code`` of rpclib.errors, and for an endpoint's exception its type, args, traceback."""
+
+    __slots__ = ("args", "code", "details", "id", "message", "traceback", "type")
+
+    def __init__(self, fields: list[Any]) -> None:
+        _, _, self.id, self.code, self.type, self.message, self.traceback, self.args, self.details = fields[
+            :_ERROR_FIELDS
+        ]
+
+
+class Alive:
+    """A decoded ALIVE: a message of a process to its own inbox, which proves the way there and back."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, id: bytes) -> None:
+        self.id = id
+
+
+def encode_request(
+    kind: int,
+    id: bytes,
+    method: str,
+    args: dict[str, Any],
+    remaining: float | None,
+    reply_to: str | None,
+    namespace: str | None,
+    version: str | None,
+    context: dict[str, Any] | None,
+    caller: str | None,
+) -> bytes:
+    """The bytes of a CALL (which has a ``reply_to``) or CAST. Raises SerializationError."""
+    budget = None if remaining is None else max(1, int(remaining * 1000))
+    return serializer.pack(
+        (VERSION, kind, id, method, args, budget, reply_to, namespace, version, context, caller, 0)
+    )
+
+
+def encode_result(id: bytes, value: Any) -> bytes:
+    """The bytes of a RESULT. Raises SerializationError."""
+    return serializer.pack((VERSION, RESULT, id, value, 0))
+
+
+def encode_error(
+    id: bytes, code: str, type: str, message: str, traceback: str, args: list[Any] | None, details: dict[str, Any]
+) -> bytes:
+    """The bytes of an ERROR. ``args`` rebuild a registered exception; None when they do not serialise."""
+    return serializer.pack((VERSION, ERROR, id, code, type, message, traceback, args, details, 0))
+
+
+def encode_alive(id: bytes) -> bytes:
+    return serializer.pack((VERSION, ALIVE, id))
+
+
+def decode(body: bytes) -> Request | Result | Failure | Alive:
+    """Read any envelope. Raises BadEnvelope, and nothing else, for bytes that are none of this version."""
+    try:
+        fields = serializer.unpack(body)
+    except ValueError as error:
+        raise BadEnvelope(f"not an envelope: {error}") from None
+    if type(fields) is not list or len(fields) < 3:
+        raise BadEnvelope("not an envelope: no array of at least three fields")
+    version, kind, ident = fields[0], fields[1], fields[2]
+    if version != VERSION or type(version) is not int:
+        raise BadEnvelope(f"envelope version {str(version)[:20]} is unknown here; this side speaks {VERSION}")
+    if type(ident) is not bytes or len(ident) != ID_LENGTH:
+        raise BadEnvelope(f"the id of an envelope is {ID_LENGTH} bytes")
+    if kind == RESULT and len(fields) >= _RESULT_FIELDS:
+        return Result(ident, fields[3])
+    if kind in (CALL, CAST) and len(fields) >= _REQUEST_FIELDS:
+        return _request(fields)
+    if kind == ERROR and len(fields) >= _ERROR_FIELDS:
+        return _failure(fields)
+    if kind == ALIVE:
+        return Alive(ident)
+    raise BadEnvelope(f"envelope kind {str(kind)[:20]} with {len(fields)} fields is unknown here")
+
+
+def _request(fields: list[Any]) -> Request:
+    remaining, context, args = fields[5], fields[9], fields[4]
+    if type(fields[3]) is not str or type(args) is not dict:
+        raise BadEnvelope("a request needs a method name and a map of arguments")
+    if remaining is not None and (type(remaining) is not int or not 0 <= remaining < _MAX_REMAINING_MS):
+        raise BadEnvelope("a request's budget is a number of milliseconds")
+    if context is not None and type(context) is not dict:
+        raise BadEnvelope("a request's context is a map")
+    for index in (6, 7, 8, 10):
+        if fields[index] is not None and type(fields[index]) is not str:
+            raise BadEnvelope(f"field {index} of a request is text or nil")
+    if fields[1] == CALL and not fields[6]:
+        raise BadEnvelope("a call without reply_to")
+    for key in args:
+        if type(key) is not str:
+            raise BadEnvelope("an argument's name is not text")
+    return Request(fields)
+
+
+def _failure(fields: list[Any]) -> Failure:
+    if any(type(field) is not str for field in fields[3:7]):
+        raise BadEnvelope("an error's code, type, message and traceback are text")
+    if fields[7] is not None and type(fields[7]) is not list:
+        raise BadEnvelope("an error's args are an array or nil")
+    if type(fields[8]) is not dict:
+        raise BadEnvelope("an error's details are a map")
+    return Failure(fields)

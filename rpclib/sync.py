@@ -1,0 +1,232 @@
+"""The same API, blocking: ``with rpclib.sync.connect(url) as rpc: rpc.client("compute").call("boot")``.
+
+A thin facade: each transport runs the async one on a loop in a thread of its own. Every object is thread-safe.
+After a fork, the first use in the child opens a new connection there; servers stay the parent's.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from types import FrameType
+from typing import Any, Self, TypeVar
+
+from rpclib import client as _client
+from rpclib import server as _server
+from rpclib import transport as _transport
+from rpclib.address import Target
+from rpclib.driver import Capability, Driver
+from rpclib.errors import RpcError, TransportClosed
+from rpclib.portal import Portal
+from rpclib.transport import Counters, Undeliverable
+from rpclib.url import TransportURL
+
+T = TypeVar("T")
+
+
+def connect(
+    url: str | TransportURL | None = None,
+    *,
+    driver: type[Driver] | None = None,
+    require: Iterable[Capability] = (),
+    on_undeliverable: Callable[[Undeliverable], None] | None = None,
+    **settings: Any,
+) -> Transport:
+    """As `rpclib.connect`; the result is opened with ``with``. ``on_undeliverable`` runs in the loop thread."""
+    require = tuple(require)
+
+    def make() -> _transport.Transport:
+        return _transport.connect(
+            url, driver=driver, require=require, on_undeliverable=on_undeliverable, **settings
+        )
+
+    return Transport(make)
+
+
+class Transport:
+    """A blocking `rpclib.Transport`."""
+
+    def __init__(self, make: Callable[[], _transport.Transport]) -> None:
+        self._make = make
+        self._transport = make()
+        self._portal: Portal | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Connect; see `rpclib.Transport.open`."""
+        with self._lock:
+            self._open()
+
+    def close(self) -> None:
+        """Close; see `rpclib.Transport.close`. Idempotent. In a forked child, it leaves the parent's alone."""
+        with self._lock:
+            portal, self._portal = self._portal, None
+        if portal is not None and not portal.inherited:
+            try:
+                portal.run(self._transport.close())
+            finally:
+                portal.close()
+
+    @property
+    def counters(self) -> Counters:
+        return self._transport.counters
+
+    def client(self, target: Target | str, **options: Any) -> Client:
+        """As `rpclib.Transport.client`."""
+        return Client(self, lambda rpc: rpc.client(target, **options))
+
+    def server(
+        self,
+        target: Target | str,
+        endpoints: Iterable[object],
+        *,
+        workers: int | None = None,
+        grace: float | None = None,
+    ) -> Server:
+        """As `rpclib.Transport.server`. Async endpoints run on the transport's loop, plain ones on threads."""
+        rpc, _ = self.live()
+        return Server(self, rpc.server(target, endpoints, workers=workers, grace=grace))
+
+    def live(self) -> tuple[_transport.Transport, Portal]:
+        """The async transport, and the portal to its loop; both made anew in a forked child."""
+        portal = self._portal
+        if portal is None:
+            raise TransportClosed("this transport is not open")
+        if portal.inherited:
+            with self._lock:
+                if self._portal is portal:
+                    self._transport = self._make()
+                    self._open()
+                assert self._portal is not None
+                portal = self._portal
+        return self._transport, portal
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the transport's loop and wait for it."""
+        return self.live()[1].run(coroutine)
+
+    def _open(self) -> None:
+        portal = Portal()
+        try:
+            portal.run(self._transport.open())
+        except BaseException:
+            portal.close()
+            raise
+        self._portal = portal
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<sync {self._transport!r}>"
+
+
+class Client:
+    """A blocking `rpclib.Client`."""
+
+    def __init__(self, rpc: Transport, make: Callable[[_transport.Transport], _client.Client]) -> None:
+        self._rpc = rpc
+        self._make = make
+        self._made = make(rpc._transport)
+        self._made_by = rpc._transport
+
+    @property
+    def target(self) -> Target:
+        return self._made.target
+
+    def prepare(self, **options: Any) -> Client:
+        """As `rpclib.Client.prepare`."""
+        return Client(self._rpc, lambda rpc: self._make(rpc).prepare(**options))
+
+    def to(self, server: str) -> Client:
+        """As `rpclib.Client.to`."""
+        return Client(self._rpc, lambda rpc: self._make(rpc).to(server))
+
+    def can_send(self, version: str) -> bool:
+        """As `rpclib.Client.can_send`."""
+        return self._made.can_send(version)
+
+    def call(self, method: str, /, **arguments: Any) -> Any:
+        """As `rpclib.Client.call`. Ctrl-C ends the wait and forgets the reply."""
+        client, portal = self._live()
+        return portal.run(client.call(method, **arguments))
+
+    def cast(self, method: str, /, **arguments: Any) -> None:
+        """As `rpclib.Client.cast`."""
+        client, portal = self._live()
+        portal.run(client.cast(method, **arguments))
+
+    def fanout(self, method: str, /, **arguments: Any) -> None:
+        """As `rpclib.Client.fanout`."""
+        client, portal = self._live()
+        portal.run(client.fanout(method, **arguments))
+
+    def _live(self) -> tuple[_client.Client, Portal]:
+        transport, portal = self._rpc.live()
+        if transport is not self._made_by:
+            self._made, self._made_by = self._make(transport), transport
+        return self._made, portal
+
+    def __repr__(self) -> str:
+        return f"<sync {self._made!r}>"
+
+
+class Server:
+    """A blocking `rpclib.Server`."""
+
+    def __init__(self, rpc: Transport, server: _server.Server) -> None:
+        self._rpc = rpc
+        self._server = server
+
+    @property
+    def target(self) -> Target:
+        return self._server.target
+
+    def start(self) -> None:
+        """As `rpclib.Server.start`."""
+        self._rpc.run(self._server.start())
+
+    def stop(self, grace: float | None = None) -> None:
+        """As `rpclib.Server.stop`."""
+        self._rpc.run(self._server.stop(grace))
+
+    def wait(self) -> None:
+        """As `rpclib.Server.wait`."""
+        self._rpc.run(self._server.wait())
+
+    def serve_forever(self) -> None:
+        """As `rpclib.Server.serve_forever`."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RpcError(
+                "serve_forever() handles signals and so belongs into the main thread; elsewhere use wait()"
+            )
+        stops: list[Future[None]] = []
+        _, portal = self._rpc.live()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            stops.append(portal.submit(self._server.stop(0 if stops else None)))
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            if not self._server.started:
+                self.start()
+            self.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<sync {self._server!r}>"
