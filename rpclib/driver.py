@@ -169,6 +169,11 @@ class Driver(ABC):
         Wakes the waiters of every subscription with ConnectionLost. Does not call `Events.lost`.
         """
 
+    def sever(self) -> None:
+        """End the session at once, as if the backend had: nothing is flushed or given back politely, and
+        `Events.lost` follows in a later turn. The conformance suite breaks sessions with it."""
+        raise NotImplementedError(f"{type(self).__name__} lacks sever(), which the conformance suite needs")
+
 
 class Subscription(ABC):
     """A stream of deliveries from one address.

@@ -102,6 +102,11 @@ class Server:
         """Return when the server has stopped."""
         await self._stopped.wait()
 
+    @property
+    def saturated(self) -> bool:
+        """Whether every worker is busy while more requests wait in this process."""
+        return self.started and self._running.waiting > 0
+
     async def serve_forever(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
 

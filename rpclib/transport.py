@@ -115,7 +115,8 @@ class Transport(Listener):
         self._numbers = itertools.count(1)
         self._intake: Intake | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._servers: list[Server] = []
+        self.servers: list[Server] = []
+        """Those that were made and have not stopped."""
 
     async def open(self) -> None:
         """Connect: returns with a session that can send and receive, or raises within ``connect_timeout``.
@@ -140,7 +141,7 @@ class Transport(Listener):
     async def close(self) -> None:
         """Stop the servers (each within its ``grace``), hand over what was sent, end every call in flight with
         TransportClosed. Idempotent."""
-        for server in list(self._servers):
+        for server in list(self.servers):
             await server.stop()
         error = TransportClosed("the transport was closed")
         if self._intake is not None:
@@ -190,12 +191,12 @@ class Transport(Listener):
             workers=self.settings.workers if workers is None else workers,
             grace=self.settings.grace if grace is None else grace,
         )
-        self._servers.append(server)
+        self.servers.append(server)
         return server
 
     def forget(self, server: Server) -> None:
-        if server in self._servers:
-            self._servers.remove(server)
+        if server in self.servers:
+            self.servers.remove(server)
 
     def next_id(self) -> bytes:
         """16 bytes, unique: random per transport, then a number."""

@@ -47,6 +47,8 @@ class Workers:
         self._rpc = rpc
         self._endpoints = endpoints
         self.limit = limit
+        self.waiting = 0
+        """How many addresses have something to run and no worker for it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._threads: ThreadPoolExecutor | None = None
@@ -62,7 +64,11 @@ class Workers:
         """How many more may start; waits until it is at least one."""
         while (free := self.limit - len(self._tasks)) <= 0:
             self._room.clear()
-            await self._room.wait()
+            self.waiting += 1
+            try:
+                await self._room.wait()
+            finally:
+                self.waiting -= 1
         return free
 
     def start(self, delivery: Delivery) -> None:

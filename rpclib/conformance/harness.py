@@ -1,0 +1,91 @@
+"""What a test needs of the driver under test."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import rpclib
+from rpclib.address import Address, Kind
+from rpclib.config import resolve
+from rpclib.driver import Delivery, Driver, Subscription
+from rpclib.errors import TransportError
+
+
+class Recorder:
+    """The events of a session that a test opened itself. Wait for one with `Harness.until`."""
+
+    def __init__(self) -> None:
+        self.returned: list[bytes] = []
+        self.lost_tags: list[bytes] = []
+        self.losses: list[TransportError] = []
+
+    def undeliverable(self, body: bytes, reason: str) -> None:
+        self.returned.append(body)
+
+    def worker_lost(self, tag: bytes) -> None:
+        self.lost_tags.append(tag)
+
+    def blocked(self, reason: str | None) -> None:
+        pass
+
+    def lost(self, error: TransportError) -> None:
+        self.losses.append(error)
+
+
+class Harness:
+    """Opens transports and sessions at one URL. Each harness has an exchange that nothing else uses."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.exchange = f"conf-{uuid.uuid4().hex[:12]}"
+        self._resolved = resolve(url, exchange=self.exchange)
+        self.driver: type[Driver] = self._resolved.driver
+        self.scheme = self._resolved.url.scheme
+
+    def connect(self, **settings: Any) -> rpclib.Transport:
+        """A transport in this test's exchange; open it with ``async with``."""
+        return rpclib.connect(self.url, **{"exchange": self.exchange, "timeout": 10, **settings})
+
+    async def session(self) -> tuple[Driver, Recorder]:
+        """A driver session, and what it reports."""
+        events, url = Recorder(), self._resolved.url
+        if not self.driver.all_hosts and len(url.hosts) > 1:
+            url = url.with_hosts(url.hosts[0])
+        return await self.driver.open(url, self._resolved.options, events), events
+
+    def sever(self, rpc: rpclib.Transport) -> None:
+        """End the live session of ``rpc`` as if the backend had."""
+        driver = rpc.connection.driver
+        assert driver is not None, "there is no session to sever"
+        driver.sever()
+
+    async def until(self, condition: Callable[[], Any], what: str = "condition", seconds: float = 10.0) -> None:
+        """Wait until ``condition()`` is true, asking at every turn of the loop's timer."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds} s: {what}") from None
+
+    async def until_held(self, rpc: rpclib.Transport) -> None:
+        """Wait until a server of ``rpc`` holds a request it has no worker for."""
+        await self.until(lambda: any(server.saturated for server in rpc.servers), "a request held back")
+
+    def one(self, topic: str, server: str = "") -> Address:
+        return Address(Kind.ONE, self.exchange, topic, server)
+
+    def all(self, topic: str) -> Address:
+        return Address(Kind.ALL, self.exchange, topic)
+
+
+async def receive(subscription: Subscription, count: int = 1) -> list[Delivery]:
+    """Take ``count`` deliveries, waiting for them."""
+    got: list[Delivery] = []
+    while len(got) < count:
+        await subscription.ready()
+        got += subscription.take(count - len(got))
+    return got

@@ -1,0 +1,290 @@
+"""The driver interface itself: one session, bytes in, bytes out. Start here when writing a driver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+import rpclib
+from rpclib.address import Address, Kind
+from rpclib.conformance.harness import Harness, Recorder, receive
+from rpclib.conformance.plugin import needs
+from rpclib.driver import Capability, Driver
+
+
+@asynccontextmanager
+async def session(harness: Harness) -> AsyncIterator[tuple[Driver, Recorder]]:
+    driver, events = await harness.session()
+    try:
+        yield driver, events
+    finally:
+        await driver.close()
+
+
+async def test_subscribe_is_in_effect_on_return(harness: Harness) -> None:
+    """A message sent right after `subscribe` returned arrives, for every kind of address."""
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        inbox = Address(Kind.INBOX, harness.exchange)
+        for asked in (harness.one("t"), harness.one("t", "s"), harness.all("t"), inbox):
+            subscription = await one.subscribe(asked, prefetch=10)
+            two.send(two.route(subscription.address), b"now", 10)
+            assert [item.body for item in await receive(subscription)] == [b"now"]
+            await subscription.close()
+
+
+async def test_inboxes_are_private(harness: Harness) -> None:
+    """Every inbox gets a key of its own and receives only what is sent to it."""
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        inboxes = [
+            await driver.subscribe(Address(Kind.INBOX, harness.exchange), prefetch=0) for driver in (one, one, two)
+        ]
+        assert len({inbox.address.key for inbox in inboxes}) == 3
+        for number, inbox in enumerate(inboxes):
+            two.send(two.route(Address(Kind.INBOX, "", key=inbox.address.key)), b"%d" % number, None)
+        assert [(await receive(inbox))[0].body for inbox in inboxes] == [b"0", b"1", b"2"]
+
+
+async def test_bodies_arrive_as_sent(harness: Harness) -> None:
+    """Bodies are opaque: empty, all byte values, a mebibyte."""
+    bodies = [b"", bytes(range(256)) * 16, b"\0" * 100, os.urandom(1 << 20), b"\xce" * 131_072, b"end"]
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        subscription = await one.subscribe(harness.one("t"), prefetch=100)
+        for body in bodies:
+            two.send(two.route(harness.one("t")), body, None)
+        assert [item.body for item in await receive(subscription, len(bodies))] == bodies
+
+
+async def test_names_are_exact(harness: Harness) -> None:
+    """Names never match by prefix, pattern or case, and a topic is not a server."""
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        addresses = [
+            harness.one("a"),
+            harness.one("ab"),
+            harness.one("A"),
+            harness.one("a", "b"),
+            harness.one("a", "b.c"),
+        ]
+        addresses += [harness.one("a_b-c"), harness.one("a" * 80, "s" * 100), harness.one("a", "@:.x")]
+        subscriptions = [await one.subscribe(address, prefetch=10) for address in addresses]
+        for number, address in enumerate(addresses):
+            two.send(two.route(address), b"%d" % number, 10)
+        for number, subscription in enumerate(subscriptions):
+            assert [item.body for item in await receive(subscription)] == [b"%d" % number]
+            assert subscription.take(10) == []
+
+
+async def test_one_goes_to_one_and_all_to_all(harness: Harness) -> None:
+    """A ONE message is taken once over all subscribers; an ALL message once by each."""
+    async with session(harness) as (one, _), session(harness) as (two, _), session(harness) as (three, _):
+        ones = [await driver.subscribe(harness.one("t"), prefetch=100) for driver in (one, two)]
+        alls = [await driver.subscribe(harness.all("t"), prefetch=100) for driver in (one, two, two)]
+        for number in range(20):
+            three.send(three.route(harness.one("t")), b"%d" % number, 10)
+            three.send(three.route(harness.all("t")), b"%d" % number, 10)
+        for subscription in alls:
+            assert [item.body for item in await receive(subscription, 20)] == [
+                b"%d" % number for number in range(20)
+            ]
+        got: list[bytes] = []
+
+        def taken() -> int:
+            got.extend(item.body for subscription in ones for item in subscription.take(100))
+            return len(got)
+
+        await harness.until(lambda: taken() >= 20, "20 messages")
+        assert sorted(got, key=int) == [b"%d" % number for number in range(20)]
+
+
+async def test_take_never_waits_and_respects_its_limit(harness: Harness) -> None:
+    """`take` hands over at most what was asked for, in order, and an empty list when there is nothing."""
+    async with session(harness) as (one, _):
+        subscription = await one.subscribe(harness.one("t"), prefetch=100)
+        assert subscription.take(5) == []
+        for number in range(10):
+            one.send(one.route(harness.one("t")), b"%d" % number, 10)
+        got: list[bytes] = []
+        while len(got) < 10:
+            await subscription.ready()
+            batch = subscription.take(3)
+            assert 1 <= len(batch) <= 3
+            got += [item.body for item in batch]
+        assert got == [b"%d" % number for number in range(10)]
+
+
+async def test_cancelled_wait_loses_nothing(harness: Harness) -> None:
+    """Cancelling `ready`, before or while something arrives, leaves every message to the next `take`."""
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        subscription = await one.subscribe(harness.one("t"), prefetch=100)
+        got: list[bytes] = []
+        for number in range(50):
+            waiter = asyncio.create_task(subscription.ready())
+            await asyncio.sleep(0)
+            two.send(two.route(harness.one("t")), b"%d" % number, 10)
+            waiter.cancel()
+            await asyncio.gather(waiter, return_exceptions=True)
+        while len(got) < 50:
+            got += [item.body for item in await receive(subscription)]
+        assert got == [b"%d" % number for number in range(50)]
+
+
+async def test_prefetch_leaves_work_to_others(harness: Harness) -> None:
+    """A subscriber that takes nothing holds about `prefetch` messages; the others get the rest."""
+    async with session(harness) as (one, _), session(harness) as (two, _), session(harness) as (three, _):
+        await one.subscribe(harness.one("t"), prefetch=5)
+        busy = await two.subscribe(harness.one("t"), prefetch=5)
+        for number in range(100):
+            three.send(three.route(harness.one("t")), b"%d" % number, 20)
+        assert len(await receive(busy, 90)) == 90
+
+
+@needs(Capability.EXPIRES)
+async def test_expired_messages_are_not_delivered(harness: Harness) -> None:
+    """A message whose ttl is over is dropped, and does not block those behind it."""
+    async with session(harness) as (one, _):
+        blocker = await one.subscribe(harness.one("t"), prefetch=1)
+        one.send(one.route(harness.one("t")), b"first", None)
+        await blocker.ready()
+        one.send(one.route(harness.one("t")), b"short", 0.05)
+        one.send(one.route(harness.one("t")), b"long", 30)
+        began = time.monotonic()
+        await harness.until(lambda: time.monotonic() - began > 0.2, "0.2 s to pass")
+        assert [item.body for item in await receive(blocker, 2)] == [b"first", b"long"]
+
+
+@needs(Capability.UNROUTABLE)
+async def test_unroutable_is_reported(harness: Harness) -> None:
+    """What is sent to a ONE address nobody ever served comes back through `Events.undeliverable`, after `send`."""
+    async with session(harness) as (one, events):
+        one.send(one.route(harness.one("nobody")), b"lost", 5, b"t" * 16)
+        assert events.returned == []
+        await harness.until(lambda: events.returned == [b"lost"], "the report")
+
+
+@needs(Capability.PRESENCE)
+async def test_subscribers_are_counted(harness: Harness) -> None:
+    """`subscribers` follows subscriptions as they come and go."""
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        assert await one.subscribers(harness.one("t")) == 0
+        first = await one.subscribe(harness.one("t"), prefetch=1)
+        await two.subscribe(harness.one("t"), prefetch=1)
+        assert await one.subscribers(harness.one("t")) == 2
+        await first.close()
+        while await one.subscribers(harness.one("t")) != 1:
+            await asyncio.sleep(0.01)
+
+
+@needs(Capability.REDELIVERS)
+async def test_untaken_messages_are_redelivered(harness: Harness) -> None:
+    """What a lost session had received but not taken reaches another subscriber, marked as redelivered."""
+    async with session(harness) as (one, _), session(harness) as (two, _), session(harness) as (three, _):
+        held = await one.subscribe(harness.one("t"), prefetch=10)
+        three.send(three.route(harness.one("t")), b"again", 20)
+        await held.ready()
+        other = await two.subscribe(harness.one("t"), prefetch=10)
+        one.sever()
+        [delivery] = await receive(other)
+        assert (delivery.body, delivery.redelivered) == (b"again", True)
+
+
+async def test_taken_messages_are_settled(harness: Harness) -> None:
+    """What was taken is not delivered again, however the session ends."""
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        subscription = await one.subscribe(harness.one("t"), prefetch=10)
+        two.send(two.route(harness.one("t")), b"once", 20)
+        await receive(subscription)
+        await one.close()
+        other = await two.subscribe(harness.one("t"), prefetch=10)
+        two.send(two.route(harness.one("t")), b"next", 20)
+        assert [item.body for item in await receive(other)] == [b"next"]
+
+
+async def test_stop_keeps_what_arrived(harness: Harness) -> None:
+    """After `stop`, what had arrived can be taken; then `ready` raises TransportClosed."""
+    async with session(harness) as (one, _):
+        subscription = await one.subscribe(harness.one("t"), prefetch=100)
+        for number in range(20):
+            one.send(one.route(harness.one("t")), b"%d" % number, 20)
+        await subscription.ready()
+        await subscription.stop()
+        got: list[bytes] = []
+        with pytest.raises(rpclib.TransportClosed):
+            while True:
+                await subscription.ready()
+                got += [item.body for item in subscription.take(3)]
+        assert got == [b"%d" % number for number in range(len(got))]
+        assert got
+        await subscription.close()
+
+
+async def test_close_is_idempotent_and_wakes_waiters(harness: Harness) -> None:
+    """Closing a session wakes `ready` with ConnectionLost, may be repeated, and is not reported as a loss."""
+    driver, events = await harness.session()
+    subscription = await driver.subscribe(harness.one("t"), prefetch=1)
+    waiter = asyncio.create_task(subscription.ready())
+    await asyncio.sleep(0)
+    await driver.close()
+    await driver.close()
+    with pytest.raises(rpclib.ConnectionLost):
+        await waiter
+    with pytest.raises(rpclib.ConnectionLost):
+        driver.send(driver.route(harness.one("t")), b"late", None)
+    assert events.losses == []
+
+
+async def test_loss_is_reported_once(harness: Harness) -> None:
+    """A session that ends by itself says so once, wakes its waiters, and refuses to send."""
+    driver, events = await harness.session()
+    subscription = await driver.subscribe(harness.one("t"), prefetch=1)
+    waiter = asyncio.create_task(subscription.ready())
+    await asyncio.sleep(0)
+    driver.sever()
+    with pytest.raises(rpclib.ConnectionLost):
+        await waiter
+    await harness.until(lambda: events.losses, "the report")
+    with pytest.raises(rpclib.ConnectionLost):
+        driver.send(driver.route(harness.one("t")), b"late", None)
+    await driver.close()
+    assert len(events.losses) == 1
+
+
+async def test_close_flushes(harness: Harness) -> None:
+    """What `send` took before `close` is delivered."""
+    async with session(harness) as (one, _):
+        subscription = await one.subscribe(harness.one("t"), prefetch=0)
+        two, _ = await harness.session()
+        for number in range(500):
+            two.send(two.route(harness.one("t")), b"%d" % number, 20)
+        await two.close()
+        assert len(await receive(subscription, 500)) == 500
+
+
+async def test_flood_is_bounded(harness: Harness) -> None:
+    """A sender that outruns everybody becomes `congested`; `drain` returns, and nothing is lost on the way."""
+    async with session(harness) as (one, _), session(harness) as (two, _):
+        subscription = await one.subscribe(harness.one("t"), prefetch=100)
+        route, body, sent, taken = two.route(harness.one("t")), b"x" * 1000, 0, 0
+
+        async def consume() -> int:
+            count = 0
+            while count < 20_000:
+                await subscription.ready()
+                count += len(subscription.take(1000))
+                await asyncio.sleep(0)
+            return count
+
+        consumer = asyncio.create_task(consume())
+        was_congested = False
+        while sent < 20_000:
+            if two.congested:
+                was_congested = True
+                await two.drain()
+            two.send(route, body, None)
+            sent += 1
+        taken = await consumer
+        assert was_congested, "20,000 sends in one loop turn never met a bound"
+        assert taken == sent
