@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -121,24 +122,17 @@ class Client:
         (major, minor), (cap_major, cap_minor) = parse_version(version), parse_version(cap)
         return major == cap_major and minor <= cap_minor
 
-    async def call(self, method: str, /, **arguments: Any) -> Any:
-        """Run ``method`` on one server and return its result.
+    def call(self, method: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        """Run ``method`` on one server and return its result. A coroutine: nothing happens until it is awaited.
 
         Ends within ``timeout``, or earlier: within what the call being served has left. Raises what the
         endpoint raised (RemoteError, or a registered exception), CallTimeout, NoServer, WorkerLost,
         ConnectionLost (``maybe_executed`` says whether it may have run), Unreachable, Overloaded,
         NoSuchMethod, InvalidArguments, UnsupportedVersion. Cancelling it forgets the reply.
         """
-        if not self.options.retry:
-            return await self._call(method, arguments, self.options.timeout)
-        end = monotonic() + self.options.timeout
-        for _ in range(self.options.retry):
-            try:
-                return await self._call(method, arguments, max(0.001, end - monotonic()))
-            except MaybeExecuted as error:
-                if not error.maybe_executed or monotonic() >= end:
-                    raise
-        return await self._call(method, arguments, max(0.001, end - monotonic()))
+        if self.options.retry:
+            return self._call_again(method, arguments)
+        return self._call(method, arguments, self.options.timeout)
 
     async def cast(self, method: str, /, **arguments: Any) -> None:
         """Ask one server to run ``method``; nobody tells how it went.
@@ -181,6 +175,16 @@ class Client:
             return await call.future
         finally:
             rpc.calls.remove(call)
+
+    async def _call_again(self, method: str, arguments: dict[str, Any]) -> Any:
+        end = monotonic() + self.options.timeout
+        for _ in range(self.options.retry):
+            try:
+                return await self._call(method, arguments, max(0.001, end - monotonic()))
+            except MaybeExecuted as error:
+                if not error.maybe_executed or monotonic() >= end:
+                    raise
+        return await self._call(method, arguments, max(0.001, end - monotonic()))
 
     async def _cast(self, method: str, arguments: dict[str, Any], address: Address) -> None:
         rpc = self._rpc

@@ -47,7 +47,7 @@ class Listener:
 
     def worker_lost(self, tag: bytes) -> None: ...
 
-    def opened(self) -> None: ...
+    def opened(self, driver: Driver) -> None: ...
 
     def lost(self, error: TransportError) -> None: ...
 
@@ -319,7 +319,7 @@ class Connection:
         if self._attempts:
             log.info("connected again to %s", host)
         self._opened.set()
-        self.listener.opened()
+        self.listener.opened(driver)
 
     async def _drain(self, driver: Driver) -> None:
         try:

@@ -24,7 +24,7 @@ ID_LENGTH: Final = 16
 _REQUEST_FIELDS = 12
 _RESULT_FIELDS = 5
 _ERROR_FIELDS = 9
-_MAX_REMAINING_MS: Final = 1 << 40
+_MAX_BUDGET: Final = 1 << 40
 
 
 class Request:
@@ -50,7 +50,7 @@ class Request:
             self.id,
             self.method,
             self.args,
-            remaining,
+            _budget,
             self.reply_to,
             self.namespace,
             self.version,
@@ -58,7 +58,7 @@ class Request:
             self.caller,
             _credit,
         ) = fields[:_REQUEST_FIELDS]
-        self.remaining: float | None = None if remaining is None else remaining / 1000
+        self.remaining: float | None = None
 
 
 class Result:
@@ -151,22 +151,25 @@ def decode(body: bytes) -> Request | Result | Failure | Alive:
 
 
 def _request(fields: list[Any]) -> Request:
-    remaining, context, args = fields[5], fields[9], fields[4]
-    if type(fields[3]) is not str or type(args) is not dict:
+    request = Request(fields)
+    budget, context = fields[5], request.context
+    if type(request.method) is not str or type(request.args) is not dict:
         raise BadEnvelope("a request needs a method name and a map of arguments")
-    if remaining is not None and (type(remaining) is not int or not 0 <= remaining < _MAX_REMAINING_MS):
-        raise BadEnvelope("a request's budget is a number of milliseconds")
+    if budget is not None:
+        if type(budget) is not int or not 0 <= budget < _MAX_BUDGET:
+            raise BadEnvelope("a request's budget is a number of milliseconds")
+        request.remaining = budget / 1000
     if context is not None and type(context) is not dict:
         raise BadEnvelope("a request's context is a map")
-    for index in (6, 7, 8, 10):
-        if fields[index] is not None and type(fields[index]) is not str:
-            raise BadEnvelope(f"field {index} of a request is text or nil")
-    if fields[1] == CALL and not fields[6]:
+    for text in (request.reply_to, request.namespace, request.version, request.caller):
+        if text is not None and type(text) is not str:
+            raise BadEnvelope("a request's reply_to, namespace, version and caller are text or nil")
+    if request.kind == CALL and not request.reply_to:
         raise BadEnvelope("a call without reply_to")
-    for key in args:
+    for key in request.args:
         if type(key) is not str:
             raise BadEnvelope("an argument's name is not text")
-    return Request(fields)
+    return request
 
 
 def _failure(fields: list[Any]) -> Failure:

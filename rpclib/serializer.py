@@ -76,49 +76,54 @@ def check(values: dict[str, Any], what: str = "argument") -> None:
     """Raise SerializationError, naming the path, unless every value round-trips. Cheap for scalars."""
     for name, value in values.items():
         if type(value) not in _SCALARS:
-            _check(value, f"{what} {name}", 1)
+            _check(value, (what, " ", name), 1)
 
 
-def check_value(value: Any, what: str) -> None:
-    """The same for one value."""
+def check_value(value: Any, *what: str) -> None:
+    """The same for one value, which errors call ``what``."""
     if type(value) not in _SCALARS:
         _check(value, what, 1)
 
 
-def _check(value: Any, path: str, depth: int) -> None:
+def _check(value: Any, path: tuple[Any, ...], depth: int) -> None:
+    """``path`` leads to the value, for errors only: parts of text, then keys and indexes."""
     if isinstance(value, dict):
         _check_size(value, path, depth)
         for key, item in value.items():
-            if not isinstance(key, (str, int)) or isinstance(key, bool):
-                raise SerializationError(f"{path} has a key {key!r}: keys must be str or int")
+            if type(key) is not str and (not isinstance(key, (str, int)) or isinstance(key, bool)):
+                raise SerializationError(f"{_text(path)} has a key {key!r}: keys must be str or int")
             if type(item) not in _SCALARS:
-                _check(item, f"{path}[{key!r}]", depth + 1)
+                _check(item, (*path, [key]), depth + 1)
     elif isinstance(value, (list, tuple)):
         _check_size(value, path, depth)
         for index, item in enumerate(value):
             if type(item) not in _SCALARS:
-                _check(item, f"{path}[{index}]", depth + 1)
+                _check(item, (*path, [index]), depth + 1)
     elif isinstance(value, (set, frozenset)):
         _check_size(value, path, depth)
         for item in value:
             if type(item) not in _SCALARS and not isinstance(item, _EXT_SCALARS):
-                raise SerializationError(f"{path} is a set holding {_name(item)}; sets hold scalars only")
+                raise SerializationError(f"{_text(path)} is a set holding {_name(item)}; sets hold scalars only")
             _check(item, path, depth + 1)
     elif isinstance(value, dt.datetime):
         if value.utcoffset() is None:
-            raise SerializationError(f"{path} is a datetime without a time zone: add tzinfo")
+            raise SerializationError(f"{_text(path)} is a datetime without a time zone: add tzinfo")
     elif not isinstance(value, (bool, int, float, str, bytes, type(None), *_EXT_SCALARS)):
         raise SerializationError(
-            f"{path} is {_name(value)}, which does not travel; send None, bool, int, float, str, bytes, list, "
-            "dict, set, datetime, date, timedelta, UUID or Decimal"
+            f"{_text(path)} is {_name(value)}, which does not travel; send None, bool, int, float, str, bytes, "
+            "list, dict, set, datetime, date, timedelta, UUID or Decimal"
         )
 
 
-def _check_size(value: Any, path: str, depth: int) -> None:
+def _text(path: tuple[Any, ...]) -> str:
+    return "".join(f"[{part[0]!r}]" if isinstance(part, list) else part for part in path)
+
+
+def _check_size(value: Any, path: tuple[Any, ...], depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise SerializationError(f"{path[:80]}... is nested deeper than {MAX_DEPTH} levels")
+        raise SerializationError(f"{_text(path)[:80]}... is nested deeper than {MAX_DEPTH} levels")
     if len(value) > MAX_ELEMENTS:
-        raise SerializationError(f"{path} has {len(value)} elements; at most {MAX_ELEMENTS} are allowed")
+        raise SerializationError(f"{_text(path)} has {len(value)} elements; at most {MAX_ELEMENTS} are allowed")
 
 
 def _name(value: Any) -> str:

@@ -111,6 +111,8 @@ class Transport(Listener):
         self.connection = Connection(resolved, self)
         self.inbox: str | None = None
         """The key of the live session's inbox."""
+        self.max_body = envelope.MAX_BODY
+        """The longest envelope that can be sent, in bytes."""
         self._prefix = os.urandom(8)
         self._numbers = itertools.count(1)
         self._intake: Intake | None = None
@@ -202,12 +204,6 @@ class Transport(Listener):
         """16 bytes, unique: random per transport, then a number."""
         return self._prefix + next(self._numbers).to_bytes(8, "big")
 
-    @property
-    def max_body(self) -> int:
-        """The longest envelope that can be sent, in bytes."""
-        driver = self.connection.driver
-        return envelope.MAX_BODY if driver is None else min(envelope.MAX_BODY, driver.max_body)
-
     def __repr__(self) -> str:
         return f"<Transport {self.resolved.url}>"
 
@@ -245,7 +241,8 @@ class Transport(Listener):
 
     # What the connection tells (see Listener).
 
-    def opened(self) -> None:
+    def opened(self, driver: Driver) -> None:
+        self.max_body = min(envelope.MAX_BODY, driver.max_body)
         if self._intake is not None:
             self.inbox = self._intake.key()
             self.counters.reconnects += 1

@@ -1,4 +1,10 @@
-"""Running requests: a bounded number at a time, each in a task of its own, each answered."""
+"""Running requests: a bounded number at a time, each in a real task, each answered.
+
+The tasks are kept and reused, since making one costs more than a small endpoint: an arrival wakes one parked
+worker; a worker that sees more work wakes the next before it runs its own. Endpoints that do not suspend are thus
+all run by the first worker without a turn of the loop; those that suspend hand over. A worker whose task was
+cancelled or whose context an endpoint changed is not used again.
+"""
 
 from __future__ import annotations
 
@@ -6,63 +12,50 @@ import asyncio
 import contextvars
 import functools
 import logging
-import traceback
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from rpclib import serializer
-from rpclib.address import Address, Kind
 from rpclib.context import Context, current
-from rpclib.driver import Delivery, Driver, Route
+from rpclib.driver import Delivery
 from rpclib.endpoints import Endpoints, Method
-from rpclib.envelope import CALL, Request, decode, encode_error, encode_result
-from rpclib.errors import (
-    REGISTERED,
-    BadEnvelope,
-    ConnectionLost,
-    MessageTooLarge,
-    RemoteError,
-    RpcError,
-    SerializationError,
-    TransportError,
-    WorkerLost,
-    details_of,
-    type_name,
-)
+from rpclib.envelope import CALL, Request, decode
+from rpclib.errors import BadEnvelope, RpcError, WorkerLost
+from rpclib.replies import Replies, failure, refusal
 
 if TYPE_CHECKING:
     from rpclib.transport import Transport
 
 log = logging.getLogger("rpclib")
 
-_ROUTES = 1000
-_REPLY_WITHOUT_DEADLINE = 60.0
+_RUNS_PER_TURN = 64
 
 
 class Workers:
-    """Takes deliveries, runs what they ask for, answers. ``limit`` requests run at a time."""
+    """Takes deliveries, runs what they ask for, answers. At most ``limit`` requests at a time."""
 
     def __init__(self, rpc: Transport, endpoints: Endpoints, limit: int) -> None:
-        self._rpc = rpc
-        self._endpoints = endpoints
         self.limit = limit
+        self.count = 0
+        """Requests that were started and have not ended."""
         self.waiting = 0
         """How many addresses have something to run and no worker for it."""
+        self._rpc = rpc
+        self._endpoints = endpoints
+        self._replies = Replies(rpc)
+        self._jobs: deque[tuple[Request, Context, Method | RpcError]] = deque()
+        self._parked: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waking = False
+        self._closing = False
         self._room = asyncio.Event()
+        self._quiet = asyncio.Event()
         self._threads: ThreadPoolExecutor | None = None
-        self._driver: Driver | None = None
-        self._routes: dict[str, Route] = {}
-
-    @property
-    def count(self) -> int:
-        """Requests that run now."""
-        return len(self._tasks)
 
     async def room(self) -> int:
         """How many more may start; waits until it is at least one."""
-        while (free := self.limit - len(self._tasks)) <= 0:
+        while (free := self.limit - self.count) <= 0:
             self._room.clear()
             self.waiting += 1
             try:
@@ -73,9 +66,10 @@ class Workers:
 
     def start(self, delivery: Delivery) -> None:
         """Run the request in ``delivery``, or answer why not. Never raises."""
+        counters = self._rpc.counters
         try:
             request = decode(delivery.body)
-            if not isinstance(request, Request):
+            if type(request) is not Request:
                 raise BadEnvelope("not a request")
         except BadEnvelope as error:
             self._rpc.bad_envelope(error)
@@ -84,147 +78,137 @@ class Workers:
         if request.remaining is not None:
             left = request.remaining - delivery.waited
             if left <= 0:
-                self._rpc.counters.expired += 1
+                counters.expired += 1
                 return
             deadline = monotonic() + left
-        context = Context(request.id, request.method, request.caller, request.context, deadline)
+        job: Method | RpcError
         try:
-            method = self._endpoints.find(request)
-            if delivery.redelivered and not method.idempotent:
-                self._rpc.counters.redelivered += 1
-                raise WorkerLost(
+            job = self._endpoints.find(request)
+            if delivery.redelivered and not job.idempotent:
+                counters.redelivered += 1
+                job = WorkerLost(
                     f"a worker that had taken {request.method} went away; it may have run", maybe_executed=True
                 )
         except RpcError as error:
-            self._spawn(self._refuse(request, context, error))
-        else:
-            self._spawn(self._run(request, context, method))
+            job = error
+        context = Context(request.id, request.method, request.caller, request.context, deadline)
+        self._jobs.append((request, context, job))
+        self.count += 1
+        if not self._waking:
+            self._wake()
 
     async def idle(self) -> None:
         """Return when nothing runs."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self.count:
+            self._quiet.clear()
+            await self._quiet.wait()
 
     async def close(self) -> None:
         """Cancel what still runs; its callers are told WorkerLost."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
-        await self.idle()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for request, context, _ in self._jobs:
+            error = WorkerLost(f"the server was stopped before it ran {request.method}", maybe_executed=False)
+            await self._replies.answer(request, context, refusal(request, error))
+        self._jobs.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+    def _wake(self) -> None:
+        self._waking = True
+        while self._parked:
+            parked = self._parked.pop()
+            if not parked.done():
+                parked.set_result(None)
+                return
+        task = asyncio.get_running_loop().create_task(self._work(), name="rpclib-worker")
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._ended)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._room.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a request ended in a bug of rpclib", exc_info=error)
+        if self._jobs and not self._closing:
+            self._wake()
 
-    async def _refuse(self, request: Request, context: Context, error: RpcError) -> None:
-        if request.kind != CALL:
-            log.warning("cast of %s from %s not run: %s", request.method[:80], request.caller, error)
-        await self._answer(request, context, _refusal(request, error))
+    async def _work(self) -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        clean = contextvars.copy_context()
+        while True:
+            self._waking = False
+            runs = 0
+            while self._jobs:
+                request, context, job = self._jobs.popleft()
+                if self._jobs and not self._waking:
+                    self._wake()
+                try:
+                    await self._run(request, context, job, task)
+                finally:
+                    self._end()
+                if task.cancelling() or contextvars.copy_context() != clean:
+                    return
+                runs += 1
+                if runs % _RUNS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            parked = loop.create_future()
+            self._parked.append(parked)
+            await parked
 
-    async def _run(self, request: Request, context: Context, method: Method) -> None:
-        current.set(context)
-        try:
-            if method.is_async:
-                result = await method.function(**request.args)
-            else:
-                result = await self._in_thread(method, request.args)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                error = WorkerLost(f"the server was stopped while it ran {request.method}", maybe_executed=True)
-                await asyncio.shield(self._answer(request, context, _refusal(request, error)))
-                raise
-            body = _failure(request, asyncio.CancelledError("the endpoint cancelled itself"))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit too: an endpoint does not end the worker
+    def _end(self) -> None:
+        self.count -= 1
+        if self.waiting:
+            self._room.set()
+        if not self.count:
+            self._quiet.set()
+
+    async def _run(
+        self, request: Request, context: Context, job: Method | RpcError, task: asyncio.Task[None]
+    ) -> None:
+        if isinstance(job, RpcError):
             if request.kind != CALL:
-                log.error("cast of %s from %s failed", request.method, request.caller, exc_info=error)
-                return
-            body = _failure(request, error)
+                log.warning("cast of %s from %s not run: %s", request.method[:80], request.caller, job)
+            body = refusal(request, job)
         else:
-            if request.kind != CALL:
-                return
-            body = self._result(request, result)
-        await self._answer(request, context, body)
+            token = current.set(context)
+            try:
+                if job.is_async:
+                    result = await job.function(**request.args)
+                else:
+                    result = await self._in_thread(job, request.args)
+            except asyncio.CancelledError as error:
+                body = self._cancelled(request, error)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too: an endpoint does not end the worker
+                if request.kind != CALL:
+                    log.error("cast of %s from %s failed", request.method, request.caller, exc_info=error)
+                body = failure(request, error)
+            else:
+                body = self._replies.result(request, result) if request.kind == CALL else b""
+            finally:
+                current.reset(token)
+        if request.kind != CALL or self._replies.answer_now(request, body):
+            return
+        answer = self._replies.answer(request, context, body)
+        if task.cancelling():  # this task cannot wait any more
+            other = asyncio.get_running_loop().create_task(answer)
+            self._tasks.add(other)
+            other.add_done_callback(self._ended)
+        else:
+            await answer
+
+    def _cancelled(self, request: Request, error: asyncio.CancelledError) -> bytes:
+        if self._closing:
+            stopped = WorkerLost(f"the server was stopped while it ran {request.method}", maybe_executed=True)
+            return refusal(request, stopped)
+        return failure(request, error)
 
     async def _in_thread(self, method: Method, arguments: dict[str, Any]) -> Any:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.limit, thread_name_prefix="rpclib-endpoint")
         function = functools.partial(contextvars.copy_context().run, method.function, **arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-
-    def _result(self, request: Request, result: Any) -> bytes:
-        try:
-            serializer.check_value(result, f"the result of {request.method}")
-            body = encode_result(request.id, result)
-            if len(body) > self._rpc.max_body:
-                raise MessageTooLarge(
-                    f"the result of {request.method} takes {len(body)} bytes; at most {self._rpc.max_body} travel"
-                )
-        except (SerializationError, MessageTooLarge) as error:
-            log.error("%s ran, but its result cannot be sent: %s", request.method, error)
-            return _refusal(request, error)
-        return body
-
-    async def _answer(self, request: Request, context: Context, body: bytes) -> None:
-        if request.kind != CALL or request.reply_to is None:
-            return
-        connection = self._rpc.connection
-        try:
-            while True:
-                driver = connection.driver
-                if driver is None or driver.congested:
-                    left = context.remaining
-                    driver = await connection.ready(_REPLY_WITHOUT_DEADLINE if left is None else left)
-                if driver is not self._driver:
-                    self._driver, self._routes = driver, {}
-                try:
-                    driver.send(self._route(driver, request.reply_to), body, None, request.id)
-                    return
-                except ConnectionLost as error:
-                    connection.dead(driver, error)
-        except (TransportError, TimeoutError) as error:
-            self._rpc.counters.unanswered += 1
-            log.warning("no answer to %s from %s: %s", request.method[:80], request.caller, error)
-
-    def _route(self, driver: Driver, reply_to: str) -> Route:
-        route = self._routes.get(reply_to)
-        if route is None:
-            if len(self._routes) >= _ROUTES:
-                self._routes.clear()
-            route = self._routes[reply_to] = driver.route(Address(Kind.INBOX, "", key=reply_to))
-        return route
-
-
-def _refusal(request: Request, error: RpcError) -> bytes:
-    """An error of rpclib itself, which arrives as its own class."""
-    return encode_error(request.id, error.code, "", str(error), "", None, details_of(error))
-
-
-def _failure(request: Request, error: BaseException) -> bytes:
-    """What an endpoint raised: its own class where that may travel, else the makings of a RemoteError."""
-    if isinstance(error, RpcError) and error.travels:
-        return _refusal(request, error)
-    name = type_name(type(error))
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its __str__ raised)"
-    text = "".join(traceback.format_exception(error))[-20_000:]
-    message, text = (part.encode(errors="backslashreplace").decode() for part in (message[:20_000], text))
-    args = list(error.args) if name in REGISTERED else None
-    try:
-        if args is not None:
-            serializer.check_value(args, "args")
-        return encode_error(request.id, RemoteError.code, name, message, text, args, {})
-    except SerializationError:
-        return encode_error(request.id, RemoteError.code, name, message, text, None, {})

@@ -14,7 +14,7 @@ from rpclib.driver import Capability, Driver, Events, Route, Subscription
 from rpclib.errors import ConnectionLost, MessageTooLarge, TransportError
 from rpclib.url import TransportURL
 from rpclib_fake import hub as hubs
-from rpclib_fake.hub import Message
+from rpclib_fake.hub import Message, Queue
 from rpclib_fake.subscription import FakeSubscription
 
 _inboxes = itertools.count(1)
@@ -27,10 +27,11 @@ class FakeOptions(BaseModel):
 
 
 class FakeRoute:
-    __slots__ = ("address",)
+    __slots__ = ("queue", "wants_answer")
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.wants_answer = queue.address.kind is Kind.ONE
 
 
 class FakeDriver(Driver):
@@ -68,7 +69,8 @@ class FakeDriver(Driver):
         return cls(f"{name}/{url.path or ''}", events)
 
     def route(self, address: Address) -> FakeRoute:
-        return FakeRoute(address)
+        with self.hub.lock:
+            return FakeRoute(self.hub.queue(address))
 
     def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
         if self._error is not None:
@@ -76,13 +78,11 @@ class FakeDriver(Driver):
         if len(body) > self.max_body:
             raise MessageTooLarge(f"{len(body)} bytes; at most {self.max_body} travel")
         assert isinstance(route, FakeRoute)
-        hub = self.hub
-        with hub.lock:
-            if tag:
+        with self.hub.lock:
+            if tag and not route.wants_answer:
                 self.owed.pop(tag, None)
-                if route.address.kind is Kind.INBOX:
-                    tag = b""  # an answer; nobody owes anything for it
-            hub.publish(route.address, Message(body, ttl, tag, self))
+                tag = b""
+            self.hub.publish(route.queue, Message(body, ttl, tag, self))
 
     async def drain(self) -> None:
         while self.congested:
@@ -96,16 +96,15 @@ class FakeDriver(Driver):
             raise self._error
         if address.kind is Kind.INBOX:
             address = Address(Kind.INBOX, "", key=str(next(_inboxes)))
-        subscription = FakeSubscription(self, address, prefetch)
         with self.hub.lock:
+            subscription = FakeSubscription(self, address, prefetch)
             self.hub.subscribe(subscription)
         self._subscriptions.append(subscription)
         return subscription
 
     async def subscribers(self, address: Address) -> int | None:
         with self.hub.lock:
-            queue = self.hub.queues.get(address)
-            return len(queue.subscriptions) if queue else 0
+            return len(self.hub.queue(address).subscriptions)
 
     async def close(self, *, flush: bool = True) -> None:
         if self._error is None:

@@ -35,9 +35,10 @@ class Message:
 class Queue:
     """What waits for the subscribers of one address that have no room, and whose turn is next."""
 
-    __slots__ = ("subscriptions", "waiting")
+    __slots__ = ("address", "subscriptions", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, address: Address) -> None:
+        self.address = address
         self.waiting: deque[Message] = deque()
         self.subscriptions: deque[FakeSubscription] = deque()
 
@@ -61,55 +62,58 @@ class Hub:
         self._stored = 0
         self.full = False
 
-    def publish(self, address: Address, message: Message) -> None:
-        queue = self.queues.get(address)
-        if address.kind is Kind.ALL:
-            for subscription in queue.subscriptions if queue else ():
+    def queue(self, address: Address) -> Queue:
+        """The queue of an address, made when it is first named."""
+        return self.queues.setdefault(address, Queue(address))
+
+    def publish(self, queue: Queue, message: Message) -> None:
+        if not queue.subscriptions:
+            if queue.address.kind is Kind.ONE:
+                message.sender.tell_undeliverable(message, f"nobody subscribes to {queue.address}")
+        elif queue.address.kind is Kind.ALL:
+            for subscription in queue.subscriptions:
                 copy = Message(message.body, None, b"", message.sender)
                 copy.expires = message.expires
                 subscription.put(copy, message.sender.loop)
-        elif queue is None:
-            message.sender.tell_undeliverable(message, f"nobody subscribes to {address}")
         else:
-            self._queue(queue, message, message.sender.loop)
+            self._put(queue, message, message.sender.loop)
 
     def subscribe(self, subscription: FakeSubscription) -> None:
-        queue = self.queues.setdefault(subscription.address, Queue())
-        queue.subscriptions.append(subscription)
+        subscription.queue.subscriptions.append(subscription)
+        self.refill(subscription)
 
     def unsubscribe(self, subscription: FakeSubscription) -> None:
-        queue = self.queues.get(subscription.address)
-        if queue is None or subscription not in queue.subscriptions:
+        queue = subscription.queue
+        if subscription not in queue.subscriptions:
             return
         queue.subscriptions.remove(subscription)
         if not queue.subscriptions:
-            del self.queues[subscription.address]
+            if queue.address.kind is Kind.INBOX:
+                self.queues.pop(queue.address, None)
             self._store(-len(queue.waiting))
             for message in queue.waiting:
-                message.sender.tell_undeliverable(message, f"the last subscriber of {subscription.address} left")
+                message.sender.tell_undeliverable(message, f"the last subscriber of {queue.address} left")
+            queue.waiting.clear()
 
-    def give_back(self, address: Address, messages: list[Message], loop: asyncio.AbstractEventLoop) -> None:
+    def give_back(self, queue: Queue, messages: list[Message], loop: asyncio.AbstractEventLoop) -> None:
         """Hand messages that were not taken to another subscriber."""
-        if address.kind is not Kind.ONE:
+        if queue.address.kind is not Kind.ONE:
             return
-        queue = self.queues.get(address)
         for message in messages:
             message.redelivered = True
-            if queue is None:
-                message.sender.tell_undeliverable(message, f"the last subscriber of {address} left")
+            if queue.subscriptions:
+                self._put(queue, message, loop)
             else:
-                self._queue(queue, message, loop)
+                message.sender.tell_undeliverable(message, f"the last subscriber of {queue.address} left")
 
     def refill(self, subscription: FakeSubscription) -> None:
         """Move what waits to a subscription that has room again."""
-        queue = self.queues.get(subscription.address)
-        if queue is None:
-            return
-        while queue.waiting and subscription.has_room():
-            subscription.buffer.append(queue.waiting.popleft())
+        waiting = subscription.queue.waiting
+        while waiting and subscription.has_room():
+            subscription.buffer.append(waiting.popleft())
             self._store(-1)
 
-    def _queue(self, queue: Queue, message: Message, loop: asyncio.AbstractEventLoop) -> None:
+    def _put(self, queue: Queue, message: Message, loop: asyncio.AbstractEventLoop) -> None:
         subscription = None if queue.waiting else queue.with_room()
         if subscription is None:
             queue.waiting.append(message)

@@ -22,6 +22,7 @@ class FakeSubscription(Subscription):
     def __init__(self, session: FakeDriver, address: Address, prefetch: int) -> None:
         self.address = address
         self.session = session
+        self.queue = session.hub.queue(address)
         self.buffer: deque[Message] = deque()
         self._prefetch = prefetch
         self._waiter: asyncio.Future[None] | None = None
@@ -60,9 +61,9 @@ class FakeSubscription(Subscription):
                     if message.tag:
                         owed[message.tag] = message.sender
                     taken.append(Delivery(message.body, message.redelivered, now - message.sent))
-                if not self.buffer:
+                if not self.buffer and self.queue.waiting and self._error is None:
                     hub.refill(self)
-            if self._error is None:
+            if self.queue.waiting and self._error is None:
                 hub.refill(self)
         return taken
 
@@ -86,7 +87,7 @@ class FakeSubscription(Subscription):
         with hub.lock:
             messages = list(self.buffer)
             self.buffer.clear()
-            hub.give_back(self.address, messages, self.session.loop)
+            hub.give_back(self.queue, messages, self.session.loop)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

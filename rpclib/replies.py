@@ -1,0 +1,118 @@
+"""Answers: what a result or an exception becomes on the wire, and sending it to the caller's inbox."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from rpclib import serializer
+from rpclib.address import Address, Kind
+from rpclib.context import Context
+from rpclib.driver import Driver, Route
+from rpclib.envelope import Request, encode_error, encode_result
+from rpclib.errors import (
+    REGISTERED,
+    ConnectionLost,
+    MessageTooLarge,
+    RemoteError,
+    RpcError,
+    SerializationError,
+    TransportError,
+    details_of,
+    type_name,
+)
+
+if TYPE_CHECKING:
+    from rpclib.transport import Transport
+
+log = logging.getLogger("rpclib")
+
+_ROUTES = 1000
+_PATIENCE = 60.0
+"""Seconds an answer waits for a connection when its request names no deadline."""
+_LONGEST_TEXT = 20_000
+
+
+class Replies:
+    """Sends answers; keeps the routes to the inboxes of recent callers."""
+
+    def __init__(self, rpc: Transport) -> None:
+        self._rpc = rpc
+        self._driver: Driver | None = None
+        self._routes: dict[str, Route] = {}
+
+    def result(self, request: Request, result: Any) -> bytes:
+        """The answer that carries ``result``, or the error that says why it cannot travel."""
+        try:
+            serializer.check_value(result, "the result of ", request.method)
+            body = encode_result(request.id, result)
+            if len(body) > self._rpc.max_body:
+                raise MessageTooLarge(
+                    f"the result of {request.method} takes {len(body)} bytes; at most {self._rpc.max_body} travel"
+                )
+        except (SerializationError, MessageTooLarge) as error:
+            log.error("%s ran, but its result cannot be sent: %s", request.method, error)
+            return refusal(request, error)
+        return body
+
+    def answer_now(self, request: Request, body: bytes) -> bool:
+        """Send an answer if that needs no waiting; False if it does."""
+        driver = self._rpc.connection.driver
+        return driver is not None and not driver.congested and self._send(driver, request, body)
+
+    async def answer(self, request: Request, context: Context, body: bytes) -> None:
+        """Send an answer as soon as there is a session for it; give up when its caller has."""
+        if request.reply_to is None:
+            return
+        try:
+            while True:
+                left = context.remaining
+                driver = await self._rpc.connection.ready(_PATIENCE if left is None else left)
+                if self._send(driver, request, body):
+                    return
+        except (TransportError, TimeoutError) as error:
+            self._rpc.counters.unanswered += 1
+            log.warning("no answer to %s from %s: %s", request.method[:80], request.caller, error)
+
+    def _send(self, driver: Driver, request: Request, body: bytes) -> bool:
+        """False: the session is dead and has not taken it."""
+        reply_to = request.reply_to or ""
+        if driver is not self._driver:
+            self._driver, self._routes = driver, {}
+        route = self._routes.get(reply_to)
+        try:
+            if route is None:
+                if len(self._routes) >= _ROUTES:
+                    self._routes.clear()
+                route = self._routes[reply_to] = driver.route(Address(Kind.INBOX, "", key=reply_to))
+            driver.send(route, body, None, request.id)
+        except ConnectionLost as error:
+            self._rpc.connection.dead(driver, error)
+            return False
+        return True
+
+
+def refusal(request: Request, error: RpcError) -> bytes:
+    """The answer for an error of rpclib itself, which arrives as its own class."""
+    return encode_error(request.id, error.code, "", str(error), "", None, details_of(error))
+
+
+def failure(request: Request, error: BaseException) -> bytes:
+    """The answer for what an endpoint raised: its own class where that may travel, else a RemoteError."""
+    if isinstance(error, RpcError) and error.travels:
+        return refusal(request, error)
+    name = type_name(type(error))
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its __str__ raised)"
+    text = "".join(traceback.format_exception(error))[-_LONGEST_TEXT:]
+    message, text = (part.encode(errors="backslashreplace").decode() for part in (message[:_LONGEST_TEXT], text))
+    args = list(error.args) if name in REGISTERED else None
+    try:
+        if args is not None:
+            serializer.check_value(args, "args")
+        return encode_error(request.id, RemoteError.code, name, message, text, args, {})
+    except SerializationError:
+        return encode_error(request.id, RemoteError.code, name, message, text, None, {})
