@@ -115,10 +115,10 @@ async def test_sends_wait_for_the_connection(harness: Harness) -> None:
         harness.sever(other)
         await harness.until(lambda: other.connection.driver is None, "the loss")
         await other.client("t").cast("note", value=1)
+        await harness.until(lambda: 1 in service.seen, "the cast")
         harness.sever(other)
         await harness.until(lambda: other.connection.driver is None, "the loss")
         assert await other.client("t").call("who") == "back"
-        await harness.until(lambda: 1 in service.seen, "the cast")
 
 
 async def test_exchanges_isolate(harness: Harness) -> None:
