@@ -29,13 +29,12 @@ class Scheduler:
         """Start an instance somewhere; a host that is gone is forgotten and the next one tried."""
         while self.instances:
             host = min(self.instances, key=lambda name: self.instances[name])
+            self.instances[host] += 1
             try:
                 placed: dict[str, str] = await self._compute.to(host).call("boot", instance_id=instance_id)
+                return placed
             except rpclib.NoServer:
                 self.instances.pop(host, None)
-            else:
-                self.instances[host] += 1
-                return placed
         raise RuntimeError("no host is left")
 
     async def discover(self) -> None:

@@ -16,7 +16,7 @@ DEFAULT_EXCHANGE = "rpclib"
 
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _SERVER = re.compile(r"[A-Za-z0-9_.:@-]+")
-_VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?")
+_VERSION = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 
 
 class Kind(enum.Enum):

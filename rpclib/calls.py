@@ -8,7 +8,7 @@ from typing import Any
 from rpclib import errors
 from rpclib.address import Address
 from rpclib.envelope import Failure, Result
-from rpclib.errors import CallTimeout, RemoteError, RpcError, TransportError
+from rpclib.errors import CallTimeout, NoServer, RemoteError, RpcError, TransportError
 from rpclib.wheel import Wheel
 
 
@@ -23,6 +23,7 @@ class Call:
         "id",
         "method",
         "resends",
+        "returned",
         "route_grace",
         "sent",
         "timer",
@@ -47,6 +48,8 @@ class Call:
         self.route_grace = route_grace
         self.resends = 0
         self.absent = 0
+        self.returned: NoServer | None = None
+        """Set while nobody has the request, because it came back and was not sent again."""
         self.timer: asyncio.TimerHandle | None = None
 
     def __str__(self) -> str:
@@ -99,7 +102,8 @@ class Calls:
         call.timer = None
         waited = self._loop.time() - call.sent
         call.fail(
-            CallTimeout(
+            call.returned
+            or CallTimeout(
                 f"no reply from {call} within {waited:.1f} s; it was sent and may have run. "
                 "Is the server busy, or the timeout too short?"
             )

@@ -50,13 +50,17 @@ class Options:
             raise ConfigError("timeout must be more than 0 seconds")
         if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 0:
             raise ConfigError(f"retry must be the number of repetitions, not {self.retry!r}")
-        if self.version is not None and self.version_cap is not None:
-            version, cap = parse_version(self.version), parse_version(self.version_cap)
+        Target(namespace=self.namespace, version=self.version)  # which checks both
+        cap = None if self.version_cap is None else parse_version(self.version_cap)
+        if self.version is not None and cap is not None:
+            version = parse_version(self.version)
             if version[0] != cap[0] or version[1] > cap[1]:
                 raise UnsupportedVersion(
                     f"version {self.version} is beyond version_cap {self.version_cap}: some servers do not know it "
                     "yet. Ask can_send() first"
                 )
+        if not isinstance(self.context, dict):
+            raise ConfigError(f"context must be a dict, not {self.context!r}")
         for key in self.context:
             if not isinstance(key, str):
                 raise ConfigError(f"context keys are str, not {key!r}")
@@ -100,10 +104,6 @@ class Client:
         copy = Client.__new__(Client)
         copy._rpc, copy.target, copy._address = self._rpc, self.target, self._address
         copy.options = replace(self.options, **_known(options))
-        if copy.options.version is not None:
-            parse_version(copy.options.version)
-        if copy.options.namespace is not None:
-            replace(self.target, namespace=copy.options.namespace)
         copy._driver = None
         return copy
 

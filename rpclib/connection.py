@@ -8,6 +8,7 @@ drivers. States: closed -> opening -> open <-> reopening -> closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import weakref
@@ -76,7 +77,13 @@ class Intake:
         return subscription
 
     async def attach(self, driver: Driver) -> None:
-        self._subscription = await driver.subscribe(self.address, prefetch=self.prefetch)
+        if self._closed:
+            return
+        subscription = await driver.subscribe(self.address, prefetch=self.prefetch)
+        if self._closed:  # meanwhile
+            await subscription.close()
+            return
+        self._subscription = subscription
         self._changed.set()
 
     def detach(self, subscription: Subscription | None = None) -> None:
@@ -158,8 +165,7 @@ class Connection:
     @property
     def host(self) -> str:
         """Scheme and host of the session, for messages."""
-        url = self._urls[self._turn]
-        return f"{url.scheme}://{','.join(map(str, url.hosts))}"
+        return self._urls[self._turn].origin
 
     async def open(self) -> None:
         """Try every host until one gives a session or ``connect_timeout`` is over.
@@ -253,7 +259,7 @@ class Connection:
             raise TransportClosed("the transport is closed")
 
     def unreachable(self, seconds: float) -> Unreachable:
-        reasons = "; ".join(f"{host}: {error}" for host, error in self._errors.items()) or "no answer"
+        reasons = "; ".join(f"{url.origin}: {self._errors.get(url.origin, 'no answer yet')}" for url in self._urls)
         return Unreachable(f"no connection to {self._resolved.url} within {seconds:.1f} s: {reasons}")
 
     def session_lost(self, session: _Session, error: TransportError) -> None:
@@ -277,7 +283,8 @@ class Connection:
 
     async def _replace(self, driver: Driver | None) -> None:
         if driver is not None:
-            await driver.close(flush=False)
+            with contextlib.suppress(Exception):  # whatever is wrong with it, it is over
+                await driver.close(flush=False)
         await self._reopen(give_up=())
 
     async def _reopen(self, give_up: tuple[type[Exception], ...]) -> None:
@@ -291,21 +298,25 @@ class Connection:
             except give_up:
                 raise
             except TransportError as error:
-                self._errors[host] = error
-                self._last = (error, monotonic() - began)
+                self._failed(host, error, monotonic() - began)
             except Exception as error:
                 log.exception("the driver broke its contract while connecting to %s", host)
-                self._errors[host] = Unreachable(f"{type(error).__name__}: {error}")
-                self._last = (self._errors[host], monotonic() - began)
+                self._failed(host, Unreachable(f"{type(error).__name__}: {error}"), monotonic() - began)
             self._attempts += 1
             self._turn = (self._turn + 1) % len(self._urls)
+
+    def _failed(self, host: str, error: TransportError, took: float) -> None:
+        if str(error) != str(self._errors.get(host)):
+            log.warning("cannot use %s: %s", host, error)
+        self._errors[host] = error
+        self._last = (error, took)
 
     async def _open_session(self, url: TransportURL, host: str) -> None:
         session = _Session(self, host)
         driver = await self._resolved.driver.open(url, self._resolved.options, session)
         session.driver = driver
         try:
-            for intake in self._intakes:
+            for intake in list(self._intakes):  # a server that stops meanwhile takes its own out
                 await intake.attach(driver)
             if session.error is not None:
                 raise session.error

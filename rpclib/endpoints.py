@@ -15,6 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__rpclib_exposed__"
 _DEFAULT_VERSION = "1.0"
+_SHOWN = 200
+"""How much of a client's words an error repeats, in characters."""
 
 
 @overload
@@ -68,7 +70,7 @@ class Method:
         if missing := [name for name in self.signature.parameters if name in self._required and name not in given]:
             problems.append(f"missing {', '.join(missing)}")
         if not self._accepts_any and (unexpected := sorted(given - self._allowed)):
-            problems.append(f"unexpected {', '.join(unexpected)}")
+            problems.append(f"unexpected {', '.join(unexpected)[:_SHOWN]}")
         raise InvalidArguments(f"{self.name}{self.signature}: {'; '.join(problems)}")
 
 
@@ -76,6 +78,8 @@ class _Endpoint:
     """One endpoint object: its namespace, version and methods."""
 
     def __init__(self, instance: object) -> None:
+        if isinstance(instance, type):
+            raise ConfigError(f"{instance.__name__} is a class: pass an instance of it as the endpoint")
         target = getattr(instance, "target", None)
         if target is not None and not isinstance(target, Target):
             raise ConfigError(f"{type(instance).__name__}.target must be a Target(namespace=..., version=...)")
@@ -142,7 +146,7 @@ class Endpoints:
         try:
             wanted = parse_version(version)
         except ConfigError as error:
-            raise UnsupportedVersion(str(error)) from None
+            raise UnsupportedVersion(str(error)[:_SHOWN]) from None
         for endpoint in having:
             if endpoint.implements(wanted):
                 return endpoint.methods[name]
@@ -150,10 +154,10 @@ class Endpoints:
         raise UnsupportedVersion(f"{name} was asked for in version {version}; this server implements {offered}")
 
     def _unknown(self, namespace: str | None, name: str) -> str:
-        shown = name[:80]
+        shown = name[:_SHOWN]
         if namespace not in self._by_namespace:
             spaces = ", ".join(repr(space) for space in self._by_namespace)
-            return f"no endpoint of namespace {(namespace or '')[:80]!r} here (there is {spaces})"
+            return f"no endpoint of namespace {(namespace or '')[:_SHOWN]!r} here (there is {spaces})"
         names = [method for endpoint in self._by_namespace[namespace] for method in endpoint.methods]
         near = difflib.get_close_matches(shown, names, 1)
         hint = f'; did you mean "{near[0]}"?' if near else f"; there is {', '.join(sorted(names)[:20])}"

@@ -23,8 +23,9 @@ ALIVE: Final = 10
 ID_LENGTH: Final = 16
 _REQUEST_FIELDS = 12
 _RESULT_FIELDS = 5
-_ERROR_FIELDS = 9
+_ERROR_FIELDS = 10
 _MAX_BUDGET: Final = 1 << 40
+_MAX_REPLY_TO: Final = 255
 
 
 class Request:
@@ -77,9 +78,18 @@ class Failure:
     __slots__ = ("args", "code", "details", "id", "message", "traceback", "type")
 
     def __init__(self, fields: list[Any]) -> None:
-        _, _, self.id, self.code, self.type, self.message, self.traceback, self.args, self.details = fields[
-            :_ERROR_FIELDS
-        ]
+        (
+            _,
+            _,
+            self.id,
+            self.code,
+            self.type,
+            self.message,
+            self.traceback,
+            self.args,
+            self.details,
+            _seq,
+        ) = fields[:_ERROR_FIELDS]
 
 
 class Alive:
@@ -110,6 +120,22 @@ def encode_request(
     )
 
 
+def encode_again(request: Request, remaining: float | None, reply_to: str | None) -> bytes:
+    """The bytes of a decoded request, with the budget that is left. Raises SerializationError."""
+    return encode_request(
+        request.kind,
+        request.id,
+        request.method,
+        request.args,
+        remaining,
+        reply_to,
+        request.namespace,
+        request.version,
+        request.context,
+        request.caller,
+    )
+
+
 def encode_result(id: bytes, value: Any) -> bytes:
     """The bytes of a RESULT. Raises SerializationError."""
     return serializer.pack((VERSION, RESULT, id, value, 0))
@@ -135,8 +161,10 @@ def decode(body: bytes) -> Request | Result | Failure | Alive:
     if type(fields) is not list or len(fields) < 3:
         raise BadEnvelope("not an envelope: no array of at least three fields")
     version, kind, ident = fields[0], fields[1], fields[2]
-    if version != VERSION or type(version) is not int:
-        raise BadEnvelope(f"envelope version {str(version)[:20]} is unknown here; this side speaks {VERSION}")
+    if type(version) is not int or type(kind) is not int:
+        raise BadEnvelope("not an envelope: its version and kind are no numbers")
+    if version != VERSION:
+        raise BadEnvelope(f"envelope version {version} is unknown here; this side speaks {VERSION}")
     if type(ident) is not bytes or len(ident) != ID_LENGTH:
         raise BadEnvelope(f"the id of an envelope is {ID_LENGTH} bytes")
     if kind == RESULT and len(fields) >= _RESULT_FIELDS:
@@ -147,7 +175,7 @@ def decode(body: bytes) -> Request | Result | Failure | Alive:
         return _failure(fields)
     if kind == ALIVE:
         return Alive(ident)
-    raise BadEnvelope(f"envelope kind {str(kind)[:20]} with {len(fields)} fields is unknown here")
+    raise BadEnvelope(f"envelope kind {kind} with {len(fields)} fields is unknown here")
 
 
 def _request(fields: list[Any]) -> Request:
@@ -164,8 +192,11 @@ def _request(fields: list[Any]) -> Request:
     for text in (request.reply_to, request.namespace, request.version, request.caller):
         if text is not None and type(text) is not str:
             raise BadEnvelope("a request's reply_to, namespace, version and caller are text or nil")
-    if request.kind == CALL and not request.reply_to:
+    reply_to = request.reply_to
+    if request.kind == CALL and not reply_to:
         raise BadEnvelope("a call without reply_to")
+    if reply_to and (len(reply_to) > _MAX_REPLY_TO or not reply_to.isascii()):
+        raise BadEnvelope("a request's reply_to is at most 255 ASCII characters")
     for key in request.args:
         if type(key) is not str:
             raise BadEnvelope("an argument's name is not text")

@@ -184,6 +184,8 @@ def remote_error(cls: type[Exception]) -> type[Exception]:
     arrives as RemoteError. Both sides must have registered it: nothing is imported because the wire said so.
     (The opt-in registry is nameko's idea.)
     """
+    if not (isinstance(cls, type) and issubclass(cls, Exception)) or issubclass(cls, StopIteration):
+        raise ConfigError(f"@remote_error goes on classes of exceptions, not on {cls!r}")
     REGISTERED[type_name(cls)] = cls
     return cls
 

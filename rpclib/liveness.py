@@ -49,10 +49,11 @@ class Liveness:
                 if Capability.CROSS_PROCESS in driver.capabilities:
                     self._loopback(driver)
                 if Capability.PRESENCE in driver.capabilities:
-                    await self._presence(driver)
+                    async with asyncio.timeout(_TICK):  # a dead session must not keep this from noticing
+                        await self._presence(driver)
             except ConnectionLost as error:
                 self._rpc.connection.dead(driver, error)
-            except TransportError:
+            except (TransportError, TimeoutError):
                 continue  # the backend could not answer just now; ask again at the next tick
 
     def _loopback(self, driver: Driver) -> None:

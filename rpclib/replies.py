@@ -72,8 +72,11 @@ class Replies:
                 if self._send(driver, request, body):
                     return
         except (TransportError, TimeoutError) as error:
-            self._rpc.counters.unanswered += 1
-            log.warning("no answer to %s from %s: %s", request.method[:80], request.caller, error)
+            self._give_up(request, error)
+
+    def _give_up(self, request: Request, error: Exception) -> None:
+        self._rpc.counters.unanswered += 1
+        log.warning("no answer to %s from %s: %s", request.method[:80], request.caller, error)
 
     def _send(self, driver: Driver, request: Request, body: bytes) -> bool:
         """False: the session is dead and has not taken it."""
@@ -90,29 +93,44 @@ class Replies:
         except ConnectionLost as error:
             self._rpc.connection.dead(driver, error)
             return False
+        except TransportError as error:
+            self._give_up(request, error)
         return True
 
 
 def refusal(request: Request, error: RpcError) -> bytes:
     """The answer for an error of rpclib itself, which arrives as its own class."""
-    return encode_error(request.id, error.code, "", str(error), "", None, details_of(error))
+    return encode_error(request.id, error.code, "", _text(error), "", None, details_of(error))
 
 
-def failure(request: Request, error: BaseException) -> bytes:
-    """The answer for what an endpoint raised: its own class where that may travel, else a RemoteError."""
+def failure(request: Request, error: BaseException, longest: int) -> bytes:
+    """The answer for what an endpoint raised: its own class where that may travel, else a RemoteError.
+
+    The args of a registered exception are left out if the answer would have more than ``longest`` bytes."""
     if isinstance(error, RpcError) and error.travels:
         return refusal(request, error)
     name = type_name(type(error))
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its __str__ raised)"
-    text = "".join(traceback.format_exception(error))[-_LONGEST_TEXT:]
-    message, text = (part.encode(errors="backslashreplace").decode() for part in (message[:_LONGEST_TEXT], text))
+    message = _text(error)
+    text = _clean("".join(traceback.format_exception(error))[-_LONGEST_TEXT:])
     args = list(error.args) if name in REGISTERED else None
     try:
         if args is not None:
             serializer.check_value(args, "args")
-        return encode_error(request.id, RemoteError.code, name, message, text, args, {})
+            body = encode_error(request.id, RemoteError.code, name, message, text, args, {})
+            if len(body) <= longest:
+                return body
     except SerializationError:
-        return encode_error(request.id, RemoteError.code, name, message, text, None, {})
+        pass
+    return encode_error(request.id, RemoteError.code, name, message, text, None, {})
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return _clean(str(error)[:_LONGEST_TEXT])
+    except Exception:
+        return "(its __str__ raised)"
+
+
+def _clean(text: str) -> str:
+    """What UTF-8 cannot express, spelled out."""
+    return text.encode(errors="backslashreplace").decode()

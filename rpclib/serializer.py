@@ -28,13 +28,18 @@ EXT_UUID = 4
 EXT_DECIMAL = 5
 EXT_SET = 6
 
+_AS_DATETIME = 3
+"""What msgpack makes of its own timestamp type, which other languages' libraries like to send."""
+
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _EXT_SCALARS = (dt.date, dt.timedelta, uuid.UUID, decimal.Decimal)  # datetime is a date
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LOCAL_EPOCH = dt.datetime(1970, 1, 1)
 _DATETIME = struct.Struct(">qi")  # microseconds since the epoch, offset from UTC in seconds
 _DATE = struct.Struct(">i")  # proleptic ordinal
 _TIMEDELTA = struct.Struct(">iii")  # days, seconds, microseconds, as normalised by Python
 _MICROSECOND = dt.timedelta(microseconds=1)
+_SECOND = dt.timedelta(seconds=1)
 
 
 def pack(value: Any) -> bytes:
@@ -64,6 +69,7 @@ def unpack(body: bytes) -> Any:
             body,
             ext_hook=_decode_ext,
             strict_map_key=False,
+            timestamp=_AS_DATETIME,
             max_array_len=elements,
             max_map_len=elements,
         )
@@ -135,8 +141,10 @@ def _encode_ext(value: Any) -> msgpack.ExtType:
         offset = value.utcoffset()
         if offset is None:
             raise SerializationError("a datetime has no time zone: add tzinfo")
+        if offset.microseconds:
+            raise SerializationError(f"a datetime's offset from UTC is {offset}, not a whole number of seconds")
         since = (value - _EPOCH) // _MICROSECOND
-        return msgpack.ExtType(EXT_DATETIME, _DATETIME.pack(since, int(offset.total_seconds())))
+        return msgpack.ExtType(EXT_DATETIME, _DATETIME.pack(since, offset // _SECOND))
     if isinstance(value, dt.date):
         return msgpack.ExtType(EXT_DATE, _DATE.pack(value.toordinal()))
     if isinstance(value, dt.timedelta):
@@ -156,7 +164,8 @@ def _decode_scalar(code: int, data: bytes) -> Any:
     if code == EXT_DATETIME:
         since, offset = _DATETIME.unpack(data)
         zone = dt.UTC if offset == 0 else dt.timezone(dt.timedelta(seconds=offset))
-        return (_EPOCH + dt.timedelta(microseconds=since)).astimezone(zone)
+        # By way of the local time, which is in range even where the same instant in UTC is not.
+        return (_LOCAL_EPOCH + dt.timedelta(seconds=offset, microseconds=since)).replace(tzinfo=zone)
     if code == EXT_DATE:
         return dt.date.fromordinal(_DATE.unpack(data)[0])
     if code == EXT_TIMEDELTA:
@@ -170,10 +179,11 @@ def _decode_scalar(code: int, data: bytes) -> Any:
 
 
 def _decode_ext(code: int, data: bytes) -> Any:
-    if code == EXT_SET:
-        # Scalars only, decoded without this hook: a set in a set would otherwise recurse once per level.
-        return set(msgpack.unpackb(data, ext_hook=_decode_scalar, max_array_len=len(data)))
-    return _decode_scalar(code, data)
+    if code != EXT_SET:
+        return _decode_scalar(code, data)
+    # Scalars only, decoded without this hook: a set in a set would otherwise recurse once per level.
+    elements = min(len(data), MAX_ELEMENTS)
+    return set(msgpack.unpackb(data, ext_hook=_decode_scalar, timestamp=_AS_DATETIME, max_array_len=elements))
 
 
 class _Thread(threading.local):

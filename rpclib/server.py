@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rpclib.address import Address, Kind, Target, default_server
 from rpclib.connection import Intake
-from rpclib.driver import Subscription
+from rpclib.driver import Delivery, Subscription
 from rpclib.endpoints import Endpoints
-from rpclib.envelope import Request, decode, encode_request
+from rpclib.envelope import Request, decode, encode_again
 from rpclib.errors import (
     BadEnvelope,
     ConfigError,
     ConnectionLost,
     NoServer,
+    SerializationError,
     TransportClosed,
     TransportError,
+    WorkerLost,
 )
 from rpclib.workers import Workers
 
@@ -47,7 +49,7 @@ class Server:
     ) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 10_000:
             raise ConfigError(f"workers must be a number from 1 to 10000, not {workers!r}")
-        if grace < 0:
+        if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < 1e9:
             raise ConfigError(f"grace must be a number of seconds, not {grace!r}")
         self._rpc = rpc
         self.target = replace(target, server=target.server or default_server())
@@ -182,17 +184,17 @@ class Server:
     async def _end(self, subscriptions: list[tuple[Address, Subscription]]) -> None:
         for address, subscription in subscriptions:
             for delivery in subscription.take(1 << 30):
-                self._pass_on(address, delivery.body, delivery.waited)
+                self._pass_on(address, delivery)
             try:
                 await subscription.close()
             except ConnectionLost:
                 continue
         await self._running.close()
 
-    def _pass_on(self, address: Address, body: bytes, waited: float) -> None:
+    def _pass_on(self, address: Address, delivery: Delivery) -> None:
         """Send a request that was not started to the topic's other servers, as a new message."""
         try:
-            request = decode(body)
+            request = decode(delivery.body)
         except BadEnvelope as error:
             self._rpc.bad_envelope(error)
             return
@@ -201,30 +203,24 @@ class Server:
         driver = self._rpc.connection.driver
         if address.kind is Kind.ALL or driver is None:
             return
+        if delivery.redelivered:  # a new message would not say so
+            self._rpc.counters.redelivered += 1
+            text = f"a worker that had taken {request.method} went away; it may have run"
+            self._rpc.send_error(request, WorkerLost(text, maybe_executed=True))
+            return
         if address.key and request.reply_to is not None:
             text = f"server {self.target} is stopping and did not run {request.method}"
             self._rpc.send_error(request, NoServer(text, maybe_executed=False))
             return
-        remaining = None if request.remaining is None else request.remaining - waited
+        remaining = None if request.remaining is None else request.remaining - delivery.waited
         if remaining is not None and remaining <= 0:
             self._rpc.counters.expired += 1
             return
-        body = encode_request(
-            request.kind,
-            request.id,
-            request.method,
-            request.args,
-            remaining,
-            request.reply_to,
-            request.namespace,
-            request.version,
-            request.context,
-            request.caller,
-        )
         try:
+            body = encode_again(request, remaining, request.reply_to)
             driver.send(driver.route(address), body, remaining, request.id if request.reply_to else b"")
-        except TransportError as lost:
-            log.warning("could not pass on %s: %s", request.method, lost)
+        except (TransportError, SerializationError) as error:  # decoding is more tolerant than encoding
+            log.warning("could not pass on %s: %s", request.method, error)
 
     def __repr__(self) -> str:
         return f"<Server {self.target} on {self._rpc.resolved.url}>"

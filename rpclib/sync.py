@@ -62,7 +62,10 @@ class Transport:
     def close(self) -> None:
         """Close; see `rpclib.Transport.close`. Idempotent. In a forked child, it leaves the parent's alone."""
         with self._lock:
-            portal, self._portal = self._portal, None
+            portal = self._portal
+            if portal is not None:
+                portal.guard()
+            self._portal = None
         if portal is not None and not portal.inherited:
             try:
                 portal.run(self._transport.close())
@@ -206,6 +209,8 @@ class Server:
             raise RpcError(
                 "serve_forever() handles signals and so belongs into the main thread; elsewhere use wait()"
             )
+        if not self._server.started:
+            self.start()
         stops: list[Future[None]] = []
         _, portal = self._rpc.live()
 
@@ -214,8 +219,6 @@ class Server:
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            if not self._server.started:
-                self.start()
             self.wait()
         finally:
             for number, handler in before.items():

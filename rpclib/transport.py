@@ -297,14 +297,13 @@ class Transport(Listener):
         """A server may be starting this moment: try until the grace is over, then say that nobody is there."""
         loop = asyncio.get_running_loop()
         elapsed = loop.time() - call.sent
+        call.returned = NoServer(
+            f"nobody serves {call.address} on {self.connection.host} ({reason}; tried for {elapsed:.1f} s). "
+            "Is the server running, and with the same exchange?",
+            maybe_executed=False,
+        )
         if elapsed >= call.route_grace:
-            call.fail(
-                NoServer(
-                    f"nobody serves {call.address} on {self.connection.host} ({reason}; tried for "
-                    f"{elapsed:.1f} s). Is the server running, and with the same exchange?",
-                    maybe_executed=False,
-                )
-            )
+            call.fail(call.returned)
             return
         delay = min(
             _FIRST_RESEND * 2**call.resends, call.route_grace - elapsed, max(0.0, call.deadline - loop.time())
@@ -317,19 +316,9 @@ class Transport(Listener):
         remaining = call.deadline - asyncio.get_running_loop().time()
         if driver is None or call.future.done() or remaining <= 0:
             return
-        body = envelope.encode_request(
-            request.kind,
-            request.id,
-            request.method,
-            request.args,
-            remaining,
-            self.inbox,
-            request.namespace,
-            request.version,
-            request.context,
-            request.caller,
-        )
+        body = envelope.encode_again(request, remaining, self.inbox)
         try:
             driver.send(driver.route(call.address), body, remaining, call.id)
+            call.returned = None
         except ConnectionLost as error:
             self.connection.dead(driver, error)

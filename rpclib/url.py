@@ -51,6 +51,8 @@ class TransportURL:
             )
         if any(ord(char) < 33 or ord(char) == 127 for char in text):
             raise ConfigError("the transport URL contains a space or control character; percent-encode it")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ConfigError("the transport URL is not valid Unicode; percent-encode it as UTF-8")
         scheme, rest = text.split("://", 1)
         if not _SCHEME.fullmatch(scheme):
             raise ConfigError("the scheme of a transport URL is lower-case letters, digits, + . -")
@@ -62,6 +64,8 @@ class TransportURL:
         userinfo, at, hosts = authority.rpartition("@")
         if "@" in userinfo:
             raise ConfigError(f'the {scheme} URL has more than one "@": percent-encode it as %40 in a password')
+        if "@" in path:  # most likely a password with a "/", half of which would be printed as the path
+            raise ConfigError(f'the {scheme} URL has an "@" after a "/": percent-encode them as %40 and %2F')
         user, colon, password = userinfo.partition(":")
         return cls(
             scheme=scheme,
@@ -75,6 +79,11 @@ class TransportURL:
     def reveal(self) -> str:
         """The URL with its password: for connecting, never for printing. `parse` restores an equal object."""
         return self._render(secret=False)
+
+    @property
+    def origin(self) -> str:
+        """Scheme and hosts only, for messages."""
+        return f"{self.scheme}://{','.join(map(str, self.hosts))}"
 
     def with_hosts(self, *hosts: Host) -> TransportURL:
         return replace(self, hosts=hosts)
@@ -135,7 +144,7 @@ def _host(scheme: str, text: str) -> Host:
 
 
 def _port(scheme: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
         raise ConfigError(f"the {scheme} URL has a port that is no number from 1 to 65535")
     return int(text)
 

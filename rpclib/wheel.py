@@ -49,9 +49,12 @@ class Wheel(Generic[T]):
             item.timer.cancel()
             item.timer = None
             return
-        bucket = self._buckets.get(int(item.deadline * _PER_SECOND))
+        number = int(item.deadline * _PER_SECOND)
+        bucket = self._buckets.get(number)
         if bucket is not None:
             bucket.pop(item.id, None)
+            if not bucket:
+                del self._buckets[number]  # it may be hours until it would come up
 
     def close(self) -> None:
         """Forget what waits in buckets. Items past theirs have timers of their own: `remove` those first."""

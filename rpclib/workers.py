@@ -13,6 +13,7 @@ import contextvars
 import functools
 import logging
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -109,9 +110,10 @@ class Workers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for request, context, _ in self._jobs:
+        for request, _, _ in self._jobs:
             error = WorkerLost(f"the server was stopped before it ran {request.method}", maybe_executed=False)
-            await self._replies.answer(request, context, refusal(request, error))
+            if request.kind == CALL:
+                self._replies.answer_now(request, refusal(request, error))
         self._jobs.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -186,7 +188,7 @@ class Workers:
             except BaseException as error:  # SystemExit too: an endpoint does not end the worker
                 if request.kind != CALL:
                     log.error("cast of %s from %s failed", request.method, request.caller, exc_info=error)
-                body = failure(request, error)
+                body = failure(request, error, self._rpc.max_body)
             else:
                 body = self._replies.result(request, result) if request.kind == CALL else b""
             finally:
@@ -205,10 +207,18 @@ class Workers:
         if self._closing:
             stopped = WorkerLost(f"the server was stopped while it ran {request.method}", maybe_executed=True)
             return refusal(request, stopped)
-        return failure(request, error)
+        return failure(request, error, self._rpc.max_body)
 
     async def _in_thread(self, method: Method, arguments: dict[str, Any]) -> Any:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.limit, thread_name_prefix="rpclib-endpoint")
-        function = functools.partial(contextvars.copy_context().run, method.function, **arguments)
+        function = functools.partial(contextvars.copy_context().run, _plain, method.function, **arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _plain(function: Callable[..., Any], /, **arguments: Any) -> Any:
+    """Call a plain endpoint in its thread."""
+    try:
+        return function(**arguments)
+    except StopIteration as error:  # no future takes one: its caller would wait for ever
+        raise RuntimeError("the endpoint raised StopIteration") from error
