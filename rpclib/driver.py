@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 from rpclib.address import Address
 
@@ -173,6 +173,35 @@ class Driver(ABC):
         """End the session at once, as if the backend had: nothing is flushed or given back politely, and
         `Events.lost` follows in a later turn. The conformance suite breaks sessions with it."""
         raise NotImplementedError(f"{type(self).__name__} lacks sever(), which the conformance suite needs")
+
+
+class Queue:
+    """One queue of the backend, for operators. ``messages`` wait in it, ``consumers`` take from it."""
+
+    __slots__ = ("consumers", "messages", "name")
+
+    def __init__(self, name: str, messages: int, consumers: int) -> None:
+        self.name = name
+        self.messages = messages
+        self.consumers = consumers
+
+
+@runtime_checkable
+class Admin(Protocol):
+    """What a driver whose backend stores messages may offer operators beside the rest; `rpclib queues` uses it.
+
+    Optional: a `Driver` that has these methods is an Admin. Each raises TransportError with what to do when the
+    backend does not allow it.
+    """
+
+    async def queues(self, exchange: str) -> list[Queue]:
+        """The queues of one exchange, by name."""
+
+    async def purge(self, name: str) -> int:
+        """Drop what waits in a queue; how many messages that were. Raises NoServer when there is no such queue."""
+
+    async def delete(self, name: str) -> int:
+        """Delete a queue with what waits in it; how many messages that were. Raises NoServer likewise."""
 
 
 class Subscription(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any, Self
@@ -145,5 +146,6 @@ class FakeDriver(Driver):
 
     def from_elsewhere(self, function: Callable[..., object], *args: Any) -> None:
         """Call ``function`` on this session's loop, from any thread, in a later turn."""
-        if self._error is None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(function, *args)
+        if self._error is None:
+            with contextlib.suppress(RuntimeError):  # its loop was closed, and the session was not
+                self.loop.call_soon_threadsafe(function, *args)

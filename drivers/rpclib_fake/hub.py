@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from time import monotonic
@@ -69,7 +70,7 @@ class Hub:
     def publish(self, queue: Queue, message: Message) -> None:
         if not queue.subscriptions:
             if queue.address.kind is Kind.ONE:
-                message.sender.tell_undeliverable(message, f"nobody subscribes to {queue.address}")
+                message.sender.tell_undeliverable(message, "no subscriber")
         elif queue.address.kind is Kind.ALL:
             for subscription in queue.subscriptions:
                 copy = Message(message.body, None, b"", message.sender)
@@ -92,7 +93,7 @@ class Hub:
                 self.queues.pop(queue.address, None)
             self._store(-len(queue.waiting))
             for message in queue.waiting:
-                message.sender.tell_undeliverable(message, f"the last subscriber of {queue.address} left")
+                message.sender.tell_undeliverable(message, "the last subscriber left")
             queue.waiting.clear()
 
     def give_back(self, queue: Queue, messages: list[Message], loop: asyncio.AbstractEventLoop) -> None:
@@ -104,7 +105,7 @@ class Hub:
             if queue.subscriptions:
                 self._put(queue, message, loop)
             else:
-                message.sender.tell_undeliverable(message, f"the last subscriber of {queue.address} left")
+                message.sender.tell_undeliverable(message, "the last subscriber left")
 
     def refill(self, subscription: FakeSubscription) -> None:
         """Move what waits to a subscription that has room again."""
@@ -132,6 +133,16 @@ class Hub:
 
 _hubs: dict[str, Hub] = {}
 _hubs_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A child starts without hubs: their sessions are its parent's, and any of the locks may have been held."""
+    global _hubs_lock
+    _hubs_lock = threading.Lock()
+    _hubs.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def join(name: str, session: FakeDriver) -> Hub:
