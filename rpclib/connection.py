@@ -256,7 +256,7 @@ class Connection:
                 "in the child, or use rpclib.sync, which does so by itself"
             )
         if self.closed:
-            raise TransportClosed("the transport is closed")
+            raise TransportClosed("the transport is not open")
 
     def unreachable(self, seconds: float) -> Unreachable:
         reasons = "; ".join(f"{url.origin}: {self._errors.get(url.origin, 'no answer yet')}" for url in self._urls)

@@ -113,6 +113,8 @@ class Transport(Listener):
         """The key of the live session's inbox."""
         self.max_body = envelope.MAX_BODY
         """The longest envelope that can be sent, in bytes."""
+        self.alive: bytes | None = None
+        """The id of the last ALIVE envelope that came back."""
         self._prefix = os.urandom(8)
         self._numbers = itertools.count(1)
         self._intake: Intake | None = None
@@ -143,8 +145,7 @@ class Transport(Listener):
     async def close(self) -> None:
         """Stop the servers (each within its ``grace``), hand over what was sent, end every call in flight with
         TransportClosed. Idempotent."""
-        for server in list(self.servers):
-            await server.stop()
+        await asyncio.gather(*(server.stop() for server in self.servers))
         error = TransportClosed("the transport was closed")
         if self._intake is not None:
             self.calls.close(error)
@@ -231,9 +232,6 @@ class Transport(Listener):
             self.bad_envelope(BadEnvelope("a request in an inbox"))
         else:
             self.calls.resolve(message)
-
-    alive: bytes | None = None
-    """The id of the last ALIVE envelope that came back."""
 
     def bad_envelope(self, error: BadEnvelope) -> None:
         self.counters.bad_envelopes += 1

@@ -45,10 +45,12 @@ class Queue:
 
     def with_room(self) -> FakeSubscription | None:
         """The next subscription in turn that may hold one more message."""
-        for _ in range(len(self.subscriptions)):
-            subscription = self.subscriptions[0]
-            self.subscriptions.rotate(-1)
-            if subscription.has_room():
+        subscriptions = self.subscriptions
+        for _ in range(len(subscriptions)):
+            subscription = subscriptions[0]
+            if len(subscriptions) > 1:
+                subscriptions.rotate(-1)
+            if len(subscription.buffer) < subscription.prefetch:
                 return subscription
         return None
 
@@ -110,7 +112,7 @@ class Hub:
     def refill(self, subscription: FakeSubscription) -> None:
         """Move what waits to a subscription that has room again."""
         waiting = subscription.queue.waiting
-        while waiting and subscription.has_room():
+        while waiting and len(subscription.buffer) < subscription.prefetch:
             subscription.buffer.append(waiting.popleft())
             self._store(-1)
 

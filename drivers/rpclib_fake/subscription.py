@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -24,12 +25,9 @@ class FakeSubscription(Subscription):
         self.session = session
         self.queue = session.hub.queue(address)
         self.buffer: deque[Message] = deque()
-        self._prefetch = prefetch
+        self.prefetch = prefetch or sys.maxsize
         self._waiter: asyncio.Future[None] | None = None
         self._error: TransportError | None = None
-
-    def has_room(self) -> bool:
-        return not self._prefetch or len(self.buffer) < self._prefetch
 
     def put(self, message: Message, loop: asyncio.AbstractEventLoop) -> None:
         """Add a message; called under the hub's lock, in the thread of ``loop``."""
