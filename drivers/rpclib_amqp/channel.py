@@ -1,0 +1,113 @@
+"""A pika channel whose answers can be awaited and whose deliveries are never thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pika.channel
+import pika.exceptions
+import pika.spec
+
+if TYPE_CHECKING:
+    from rpclib_amqp.connection import Connection
+
+
+class ChannelClosed(Exception):
+    """The channel ended before it answered. ``code`` is the broker's; 0 when the connection ended."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Channel(pika.channel.Channel):
+    """``on_delivery(tag, redelivered, body)`` gets each message, also between a cancel and its confirmation,
+    where pika would put it back into its queue marked as redelivered."""
+
+    def __init__(
+        self, connection: Connection, number: int, on_open_callback: Callable[[pika.channel.Channel], None] | None
+    ) -> None:
+        super().__init__(connection, number, on_open_callback)
+        self._loop = asyncio.get_running_loop()
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._gone = asyncio.Event()
+        self.opened: asyncio.Future[Any] = self._promise()
+        self.on_delivery: Callable[[int, bool, bytes], None] = lambda tag, redelivered, body: None
+        self.on_closed: Callable[[ChannelClosed], None] = lambda error: None
+
+    @classmethod
+    def on(cls, connection: Connection) -> Channel:
+        """A channel that is opening; await its ``opened``. Raises ChannelClosed when the connection ended."""
+        try:
+            channel = connection.channel(on_open_callback=_on_open)
+        except pika.exceptions.ConnectionWrongStateError:
+            raise ChannelClosed(0, "the connection ended") from None
+        assert isinstance(channel, cls)
+        channel.add_on_close_callback(channel._on_closed)
+        return channel
+
+    async def ask(self, method: Callable[..., object], *args: object, **kwargs: object) -> Any:
+        """Call ``method`` of this channel and return the broker's answer. Raises ChannelClosed."""
+        answer = self._promise()
+
+        def on_answer(frame: Any) -> None:
+            if not answer.done():
+                answer.set_result(frame.method)
+
+        try:
+            method(*args, callback=on_answer, **kwargs)
+        except pika.exceptions.ChannelWrongStateError:
+            answer.cancel()
+            raise ChannelClosed(0, "the channel ended") from None
+        return await answer
+
+    def discard(self) -> None:
+        """Close without waiting; what was delivered and not acknowledged goes back to its queue."""
+        if not (self.is_closed or self.is_closing):
+            self.close()
+
+    async def shut(self) -> None:
+        """Close and return when the broker has done so, or is gone."""
+        self.discard()
+        if not self.is_closed:
+            await self._gone.wait()
+
+    def _promise(self) -> asyncio.Future[Any]:
+        promise = self._loop.create_future()
+        self._waiting.add(promise)
+        promise.add_done_callback(self._waiting.discard)
+        return promise
+
+    def _on_closed(self, _: pika.channel.Channel, reason: Exception) -> None:
+        if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+            error = ChannelClosed(reason.reply_code, reason.reply_text)
+        else:
+            error = ChannelClosed(0, str(reason))
+        for promise in list(self._waiting):
+            if not promise.done():
+                promise.set_exception(error)
+        self._gone.set()
+        self.on_closed(error)
+
+    # Replacements of pika's own; called by pika.
+
+    def _on_deliver(self, method_frame: Any, header_frame: Any, body: bytes) -> None:
+        self.on_delivery(method_frame.method.delivery_tag, method_frame.method.redelivered, body)
+
+    def _on_close_from_broker(self, method_frame: Any) -> None:
+        # As pika's, without its warning: whoever asks whether a queue exists gets a no by this way.
+        self._send_method(pika.spec.Channel.CloseOk())
+        method = method_frame.method
+        self._closing_reason = pika.exceptions.ChannelClosedByBroker(method.reply_code, method.reply_text)
+        if self.is_closing:
+            self._drain_blocked_methods_on_remote_close()
+        else:
+            self._transition_to_closed()
+
+
+def _on_open(channel: pika.channel.Channel) -> None:
+    assert isinstance(channel, Channel)
+    if not channel.opened.done():
+        channel.opened.set_result(None)

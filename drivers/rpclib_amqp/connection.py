@@ -1,0 +1,237 @@
+"""pika's AMQP state machine on an asyncio transport.
+
+pika brings the handshake, heartbeats, channels and frames; asyncio the sockets, TLS and name resolution. pika's
+own asyncio adapter is not used: it writes each frame with a system call of its own, knows no high-water mark,
+hides the reason of a failed connect and logs errors for what is normal here. `pika.connection.Connection` is
+abstract over exactly the ``_adapter_`` methods below, which is how pika's own adapters are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import pika
+import pika.connection
+import pika.exceptions
+import pika.frame
+import pika.spec
+
+from rpclib_amqp.channel import Channel
+
+LOG = logging.getLogger("rpclib_amqp")
+
+HIGH_WATER = 4 * 1024 * 1024
+"""Bytes waiting for the socket above which the connection is congested; half of it ends the congestion."""
+FLUSH_AT = 64 * 1024
+"""Bytes gathered within a loop turn that are written at once, so that the high-water mark can be noticed."""
+FRAME_OVERHEAD = pika.spec.FRAME_HEADER_SIZE + pika.spec.FRAME_END_SIZE
+DEAD_PEER = 10
+"""Seconds without an acknowledgement by the peer's kernel after which ours gives up."""
+
+
+class Listener(Protocol):
+    """Who is told about a connection. Calls come from the loop, never from within a call to the connection,
+    except ``pressure``, which a write may cause."""
+
+    def pressure(self, source: object, on: bool) -> None: ...
+
+    def blocked(self, reason: str | None) -> None: ...
+
+    def connection_ended(self, error: Exception) -> None: ...
+
+
+class Connection(pika.connection.Connection, asyncio.Protocol):
+    """One AMQP connection. What is sent within a loop turn leaves in one write."""
+
+    def __init__(self, parameters: pika.ConnectionParameters, listener: Listener) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._stream: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._handshake: asyncio.Future[None] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        super().__init__(
+            parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=lambda _, error: None,  # `open` raises it
+            on_close_callback=self._on_ended,
+            internal_connection_workflow=False,
+        )
+        self.add_on_connection_blocked_callback(self._on_blocked)
+        self.add_on_connection_unblocked_callback(self._on_unblocked)
+
+    @classmethod
+    async def open(
+        cls, parameters: pika.ConnectionParameters, tls: ssl.SSLContext | None, listener: Listener
+    ) -> Connection:
+        """Connect and shake hands. Raises what asyncio, ssl or pika have to say; cancellation leaves nothing."""
+        loop = asyncio.get_running_loop()
+        connection = cls(parameters, listener)
+        try:
+            await loop.create_connection(lambda: connection, parameters.host, parameters.port, ssl=tls)
+            await connection._handshake
+        except BaseException:
+            await connection.abort()
+            raise
+        return connection
+
+    async def open_channel(self) -> Channel:
+        """A new channel. Raises ChannelClosed when the connection ended."""
+        channel = Channel.on(self)
+        try:
+            await channel.opened
+        except asyncio.CancelledError:
+            channel.discard()
+            raise
+        return channel
+
+    def flush(self) -> None:
+        """Hand what was gathered to the transport."""
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._out_size = 0
+            if self._stream is not None and not self._stream.is_closing():
+                self._stream.write(data)
+
+    async def finish(self, within: float) -> bool:
+        """Close with the broker's agreement: it has processed everything sent before. False if that took
+        longer than ``within`` seconds, or the connection is gone already."""
+        try:
+            async with asyncio.timeout(within):
+                if not self.is_open:
+                    return False
+                self.close()
+                await self._ended.wait()
+                return True
+        except TimeoutError:
+            return False
+        finally:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """End the connection at once. Returns when the socket is closed."""
+        if not self._handshake.done():
+            self._handshake.cancel()
+        if self._stream is not None:
+            self.flush()
+            self.drop()
+            await self._ended.wait()
+
+    def drop(self, error: Exception | None = None) -> None:
+        """Begin to end the connection, for the reason ``error``; what is still buffered is lost."""
+        if self._stream is not None:
+            self._error = self._error or error or pika.exceptions.ConnectionClosedByClient(200, "closed")
+            self._remove_heartbeat()
+            self._stream.abort()
+
+    # What pika asks of an adapter.
+
+    def _adapter_connect_stream(self) -> None:
+        raise NotImplementedError("opened by Connection.open")
+
+    def _adapter_disconnect_stream(self) -> None:
+        if self._stream is not None:
+            self.flush()
+            self._stream.abort()
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self.flush)
+        self._out.append(data)
+        self._out_size += len(data)
+        if self._out_size >= FLUSH_AT:
+            self.flush()
+
+    def _adapter_call_later(self, delay: float, callback: Callable[[], Any]) -> object:
+        return self._loop.call_later(delay, self._guarded, callback)
+
+    def _adapter_remove_timeout(self, timeout_id: Any) -> None:
+        timeout_id.cancel()
+
+    def _adapter_add_callback_threadsafe(self, callback: Callable[..., Any]) -> None:
+        self._loop.call_soon_threadsafe(self._guarded, callback)
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        # As pika's, which copies all that is left of the input after every frame.
+        data = self._frame_buffer + data_in if self._frame_buffer else data_in
+        start = 0
+        while len(data) - start >= pika.spec.FRAME_HEADER_SIZE:
+            end = start + FRAME_OVERHEAD + int.from_bytes(data[start + 3 : start + pika.spec.FRAME_HEADER_SIZE])
+            consumed, frame = pika.frame.decode_frame(data[start:end])
+            if frame is None:
+                break
+            start += consumed
+            self._process_frame(frame)
+        self.bytes_received += start
+        self._frame_buffer = data[start:]
+
+    def _create_channel(self, channel_number: int, on_open_callback: Callable[[Any], Any] | None) -> Channel:
+        return Channel(self, channel_number, on_open_callback)
+
+    # What asyncio tells a protocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._stream = stream = cast(asyncio.Transport, transport)
+        stream.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 2)
+        _set_socket_options(stream.get_extra_info("socket"))
+        self._guarded(self._on_stream_connected)
+
+    def data_received(self, data: bytes) -> None:
+        self._guarded(self._on_data_available, data)
+
+    def pause_writing(self) -> None:
+        self._listener.pressure(self, True)
+
+    def resume_writing(self) -> None:
+        self._listener.pressure(self, False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stream = None
+        hung_up = pika.exceptions.StreamLostError(str(exc or "the broker closed the connection"))
+        error: Exception = self._error or hung_up
+        if not self._handshake.done():
+            self._handshake.set_exception(error)
+            # pika logs its guesses about a handshake that ended early as errors; ours is no guess.
+            error = ConnectionError(str(error))
+        self._guarded(self._on_stream_terminated, error)
+        self._ended.set()
+
+    def _guarded(self, function: Callable[..., object], *args: object) -> None:
+        """Nothing that goes wrong in here may vanish in the loop, or leave a connection that only looks alive."""
+        try:
+            function(*args)
+        except Exception as error:
+            LOG.exception("AMQP connection given up: unexpected error")
+            self.drop(error)
+
+    def _on_open(self, _: pika.connection.Connection) -> None:
+        if not self._handshake.done():
+            self._handshake.set_result(None)
+
+    def _on_ended(self, _: pika.connection.Connection, error: Exception) -> None:
+        self._listener.connection_ended(error)
+
+    def _on_blocked(self, _: pika.connection.Connection, frame: Any) -> None:
+        self._listener.blocked(str(frame.method.reason))
+
+    def _on_unblocked(self, _: pika.connection.Connection, frame: Any) -> None:
+        self._listener.blocked(None)
+
+
+def _set_socket_options(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_USER_TIMEOUT", DEAD_PEER * 1000),
+        ("TCP_KEEPIDLE", DEAD_PEER),
+        ("TCP_KEEPINTVL", 3),
+        ("TCP_KEEPCNT", 3),
+    ):
+        if hasattr(socket, name):  # macOS lacks some of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,149 @@
+"""What operators do to a broker in use: deleting, forbidding, declaring otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from rpclib.errors import AccessDenied
+from tests.drivers.amqp.session import connect, consumers, ended, everyone, inbox, one, receive, session, until
+from tests.rabbit import Rabbit
+
+
+async def test_deleted_queue_comes_back(rabbit: Rabbit, exchange: str) -> None:
+    """Within the session, with one consumer; what had arrived can still be taken."""
+    async with session(rabbit.url) as (driver, events):
+        subscription = await driver.subscribe(one(exchange), prefetch=10)
+        route = driver.route(one(exchange))
+        driver.send(route, b"before", None)
+        await subscription.ready()
+        for _ in range(3):
+            await rabbit.ctl("delete_queue", f"{exchange}.compute")
+            await until(lambda: subscription._starting and subscription._starting.done(), "a new consumer")
+            while await driver.subscribers(one(exchange)) != 1:
+                await asyncio.sleep(0.01)
+        driver.send(route, b"after", None)
+        assert [item.body for item in await receive(subscription, 2)] == [b"before", b"after"]
+        assert await consumers(rabbit, f"{exchange}.compute") == 1
+        assert not events.losses
+
+
+async def test_deleted_fanout_queue_comes_back(rabbit: Rabbit, exchange: str) -> None:
+    """Under another name, since the broker chooses it."""
+    async with session(rabbit.url) as (driver, events):
+        subscription = await driver.subscribe(everyone(exchange), prefetch=10)
+        first = subscription.queue
+        await rabbit.ctl("delete_queue", first)
+        await until(lambda: subscription.queue != first, "another queue")
+        await until(lambda: subscription._starting and subscription._starting.done(), "a new consumer")
+        driver.send(driver.route(everyone(exchange)), b"again", None)
+        assert [item.body for item in await receive(subscription)] == [b"again"]
+        assert not events.losses
+
+
+async def test_deleted_inbox_ends_the_session(rabbit: Rabbit, exchange: str) -> None:
+    """Its name is known to others and cannot be had again, and replies may have gone with it."""
+    driver, events = await connect(rabbit.url)
+    replies = await driver.subscribe(inbox(exchange), prefetch=0)
+    await rabbit.ctl("delete_queue", replies.address.key)
+    await ended(driver, events, "inbox")
+
+
+async def test_deleted_exchange_comes_back(rabbit: Rabbit, exchange: str) -> None:
+    """With the bindings of every session, and soon, though the broker tells nobody."""
+    delete = 'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"{}">>), false, <<"test">>).'
+    async with (
+        session(rabbit.url) as (left, _),
+        session(rabbit.url) as (right, _),
+        session(rabbit.url) as (sender, _),
+    ):
+        subscriptions = [
+            await left.subscribe(one(exchange, server="left"), prefetch=10),
+            await right.subscribe(one(exchange, server="right"), prefetch=10),
+            await left.subscribe(everyone(exchange), prefetch=10),
+            await right.subscribe(everyone(exchange), prefetch=10),
+        ]
+        for name in (exchange, f"{exchange}.compute.fanout"):
+            await rabbit.ctl("eval", delete.format(name))
+        began = time.monotonic()
+
+        async def bound() -> int:
+            rows = await rabbit.list("bindings", "source_name")
+            return sum(row["source_name"].startswith(exchange) for row in rows)
+
+        while await bound() < 4:
+            assert time.monotonic() - began < 5
+        for address in (one(exchange, server="left"), one(exchange, server="right"), everyone(exchange)):
+            sender.send(sender.route(address), b"again", None)
+        for subscription in subscriptions:
+            assert [item.body for item in await receive(subscription)] == [b"again"]
+
+
+async def test_message_for_a_deleted_exchange_ends_the_session(rabbit: Rabbit, exchange: str) -> None:
+    """Everything sent after it is lost with the channel, so every call in flight must learn of it."""
+    driver, events = await connect(rabbit.url)
+    subscription = await driver.subscribe(one(exchange), prefetch=10)
+    route = driver.route(one(exchange))
+    driver.send(route, b"1", None)
+    await receive(subscription)
+    await subscription.close()
+    await rabbit.ctl(
+        "eval", f'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"{exchange}">>), false, <<"test">>).'
+    )
+    driver.send(route, b"2", None)
+    await ended(driver, events, "no exchange", exchange)
+
+
+async def test_refused_message_says_so(rabbit: Rabbit, exchange: str) -> None:
+    """A user who may not write to the exchange: the session ends with what the broker says about it."""
+    await rabbit.ctl("add_user", "reader", "secret")
+    await rabbit.ctl("set_permissions", "reader", "", "^amq\\.default$", ".*")
+    try:
+        async with session(rabbit.url) as (server, _):
+            await server.subscribe(one(exchange), prefetch=1)
+            driver, events = await connect(rabbit.url.replace(rabbit.url.split("@")[0], "amqp://reader:secret"))
+            driver.send(driver.route(one(exchange)), b"x", None)
+            await until(lambda: events.losses, "the refusal")
+            assert isinstance(events.losses[0], AccessDenied)
+            assert exchange in str(events.losses[0])
+            await driver.close()
+    finally:
+        await rabbit.ctl("delete_user", "reader")
+
+
+async def test_without_configure_permission(rabbit: Rabbit, exchange: str) -> None:
+    """What exists is used as it is; what does not is a clear refusal, and the session goes on."""
+    await rabbit.ctl("add_user", "user", "secret")
+    await rabbit.ctl("set_permissions", "user", "", ".*", ".*")
+    try:
+        async with session(rabbit.url) as (server, _):
+            await server.subscribe(one(exchange), prefetch=1)
+            url = rabbit.url.replace(rabbit.url.split("@")[0], "amqp://user:secret")
+            async with session(url) as (driver, events):
+                subscription = await driver.subscribe(one(exchange), prefetch=1)
+                assert await driver.subscribers(one(exchange)) == 2
+                with pytest.raises(AccessDenied, match=f"{exchange}.compute.mine"):
+                    await driver.subscribe(one(exchange, server="mine"), prefetch=1)
+                with pytest.raises(AccessDenied, match="private queue"):
+                    await driver.subscribe(inbox(exchange), prefetch=1)
+                await subscription.close()
+                assert not events.losses
+    finally:
+        await rabbit.ctl("delete_user", "user")
+
+
+async def test_queue_with_other_arguments_is_used(
+    rabbit: Rabbit, exchange: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Someone else's properties are theirs to change; one warning tells."""
+    async with session(rabbit.url) as (driver, _):
+        await driver._control._ask("queue_declare", f"{exchange}.compute", durable=True)
+        subscription = await driver.subscribe(one(exchange), prefetch=1)
+        driver.send(driver.route(one(exchange)), b"x", None)
+        await receive(subscription)
+        await driver._control.delete(f"{exchange}.compute")
+    [record] = [record for record in caplog.records if "properties" in record.message]
+    assert (record.name, record.levelno) == ("rpclib_amqp", logging.WARNING)
