@@ -1,0 +1,116 @@
+"""What keeps the layers apart and the files small: import rules and size budgets, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = sorted((ROOT / "rpclib").rglob("*.py"))
+DRIVERS = sorted((ROOT / "drivers").rglob("*.py"))
+EVERYTHING = CORE + DRIVERS + sorted((ROOT / "tests").rglob("*.py"))
+
+DRIVER_FACING = {f"rpclib.{name}" for name in ("driver", "errors", "url", "address")}
+SDKS = {"rpclib_amqp": {"pika"}, "rpclib_zmq": {"zmq"}}
+FILE_LINES = 350
+FUNCTION_LINES = 40
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and module of every import, relative ones resolved; ``from rpclib import driver`` is rpclib.driver."""
+    package = path.relative_to(ROOT / "drivers" if path in DRIVERS else ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            if module == "rpclib":
+                yield from ((node.lineno, f"rpclib.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, module
+
+
+def driver_may_import(package: str, module: str) -> bool:
+    top = module.partition(".")[0]
+    allowed = {package, "pydantic"} | SDKS.get(package, set()) | sys.stdlib_module_names
+    return module in DRIVER_FACING or top in allowed
+
+
+def driver_violations(path: Path) -> list[str]:
+    package = path.relative_to(ROOT / "drivers").parts[0]
+    return [
+        f"{name_of(path)}:{line} imports {module}"
+        for line, module in imports(path)
+        if not driver_may_import(package, module)
+    ]
+
+
+def test_a_driver_imports_only_what_a_third_party_could() -> None:
+    assert DRIVERS
+    wrong = [text for path in DRIVERS for text in driver_violations(path)]
+    assert not wrong, (
+        f"a driver may import the standard library, pydantic, its own package, its own SDK and "
+        f"{', '.join(sorted(DRIVER_FACING))}:\n" + "\n".join(wrong)
+    )
+
+
+def test_the_core_knows_no_driver() -> None:
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in CORE
+        for line, module in imports(path)
+        if module.startswith("rpclib_")
+    ]
+    assert not wrong, "rpclib finds drivers by entry point only:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "allowed"),
+    [
+        ("rpclib_zmq", "rpclib.driver", True),
+        ("rpclib_zmq", "zmq.asyncio", True),
+        ("rpclib_zmq", "asyncio", True),
+        ("rpclib_zmq", "rpclib_zmq.frames", True),
+        ("rpclib_zmq", "rpclib.transport", False),
+        ("rpclib_zmq", "rpclib", False),
+        ("rpclib_zmq", "rpclib_fake", False),
+        ("rpclib_zmq", "pika", False),
+        ("rpclib_zmq", "msgpack", False),
+    ],
+)
+def test_the_import_rule_decides(package: str, module: str, allowed: bool) -> None:
+    assert driver_may_import(package, module) is allowed
+
+
+def test_files_stay_within_their_budget() -> None:
+    sizes = {name_of(path): len(path.read_text().splitlines()) for path in EVERYTHING}
+    wrong = [f"{name}: {lines} lines" for name, lines in sizes.items() if lines > FILE_LINES]
+    assert not wrong, f"at most {FILE_LINES} lines a file; give each concept its own:\n" + "\n".join(wrong)
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from ``def`` to the end, less the docstring: a contract may be as long as it needs."""
+    lines = (function.end_lineno or function.lineno) - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        lines -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+    return lines
+
+
+def test_functions_stay_within_their_budget() -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno} {node.name}: {code_lines(node)} lines"
+        for path in CORE + DRIVERS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > FUNCTION_LINES
+    ]
+    assert not wrong, f"at most {FUNCTION_LINES} lines a function, docstring not counted:\n" + "\n".join(wrong)
