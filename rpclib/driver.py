@@ -160,7 +160,8 @@ class Driver(ABC):
 
     @abstractmethod
     async def subscribers(self, address: Address) -> int | None:
-        """How many subscriptions ``address`` has anywhere; None without PRESENCE."""
+        """How many subscriptions ``address`` has anywhere. None without PRESENCE, and for an ALL address where the
+        backend cannot tell."""
 
     @abstractmethod
     async def close(self, *, flush: bool = True) -> None:

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.rabbit import amqp_url as amqp_url
+from tests.rabbit import exchange as exchange
+from tests.rabbit import rabbit as rabbit
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -68,8 +68,9 @@ async def test_call_ends_by_its_deadline(harness: Harness) -> None:
 async def test_expired_work_is_not_started(harness: Harness) -> None:
     """A request that waited longer than its caller does is dropped, not run.
 
-    The only worker is busy until the second call has timed out. A driver without EXPIRES delivers that request
-    late; the core must see its age through `Delivery.waited`, or the driver must not deliver it.
+    The only worker is busy until the second call's budget is used up, with a margin for the time on the way, which
+    nobody sees. A driver without EXPIRES delivers that request late; the core must see its age through
+    `Delivery.waited`, or the driver must not deliver it.
     """
     service = Service()
     async with harness.connect() as rpc, harness.connect() as other, rpc.server("t", [service], workers=1):
@@ -78,6 +79,8 @@ async def test_expired_work_is_not_started(harness: Harness) -> None:
         await harness.until(lambda: service.started == 1)
         with pytest.raises(rpclib.CallTimeout):
             await client.prepare(timeout=0.2).call("note", value="expired")
+        over = time.monotonic() + 0.5
+        await harness.until(lambda: time.monotonic() > over)
         service.gate.set()
         await first
         await client.call("note", value="fresh")

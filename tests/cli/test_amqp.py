@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from rpclib.cli import demo as demos
-from tests.rabbit import amqp_url as amqp_url
-from tests.rabbit import exchange as exchange
-from tests.rabbit import rabbit as rabbit
 
 from .conftest import Process, Start
 
