@@ -1,0 +1,336 @@
+"""A session with the machine's receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from rpclib.address import Address, Kind
+from rpclib.driver import Capability, Driver, Events, Route, Subscription
+from rpclib.errors import ConnectionLost, MessageTooLarge, TransportError, Unreachable
+from rpclib.url import TransportURL
+from rpclib_zmq import greeting, header
+from rpclib_zmq.channel import Channel
+from rpclib_zmq.header import DELIVER, FIXED, REDELIVER, UNPACK, Header, name_of, read_json
+from rpclib_zmq.options import ZmqOptions
+from rpclib_zmq.outbox import Lane, Outbox
+from rpclib_zmq.rundir import RunDir, default_path
+from rpclib_zmq.subscription import ZmqSubscription
+
+log = logging.getLogger("rpclib_zmq")
+
+_STARTING = 15.0
+"""Seconds to wait while a receiver starts or another makes room for it."""
+_GREETING = 5.0
+"""Seconds the receiver gets to answer a greeting."""
+_FAREWELL = 5.0
+"""Seconds the receiver gets to take what is left when a session closes."""
+_TICK = 0.5
+_SILENT_TICKS = 8
+"""Heartbeats without an answer after which the receiver is given up. Counted, not timed: a blocked loop must not
+condemn a healthy receiver."""
+
+
+class ZmqRoute:
+    __slots__ = ("lane", "name")
+
+    def __init__(self, name: bytes, lane: Lane) -> None:
+        self.name = name
+        self.lane = lane
+
+
+class ZmqDriver(Driver):
+    """One session: one connection to the receiver of the run directory that the URL's path names."""
+
+    spi_version = 0
+    capabilities = frozenset(
+        {
+            Capability.REDELIVERS,
+            Capability.UNROUTABLE,
+            Capability.PRESENCE,
+            Capability.PEER_LOSS,
+            Capability.EXPIRES,
+            Capability.ORDERED,
+            Capability.CROSS_PROCESS,
+        }
+    )
+    options = ZmqOptions
+    all_hosts = True
+
+    def __init__(self, run: RunDir, events: Events) -> None:
+        self._run = run
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._error: TransportError | None = None
+        self._welcome: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._farewell: asyncio.Future[None] | None = None
+        self._subscriptions: dict[int, ZmqSubscription] = {}
+        self._answers: dict[int, asyncio.Future[int]] = {}
+        self._last_number = 0
+        self._inbox_prefix = ""
+        self._outbox = Outbox(self._transmit)
+        self._hushed = False
+        """The receiver is leaving and wants nothing new."""
+        self._uncongested = asyncio.Event()
+        self._taken: dict[int, int] = {}
+        self._silent = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._channel = Channel(run.endpoint, self._on_message, self._on_end)
+
+    @classmethod
+    async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
+        assert isinstance(options, ZmqOptions)
+        if url.hosts:
+            raise Unreachable("a zmq URL has no host: it is zmq:// or zmq:///path/of/the/run/directory")
+        run = RunDir(Path("/" + url.path) if url.path else default_path())
+        deadline = monotonic() + _STARTING
+        while monotonic() < deadline:
+            if not run.listening():
+                if not options.start:
+                    raise Unreachable(f"no receiver serves {run.path}: start rpclib-zmq-receiver")
+                await run.start(["--idle-exit", str(options.idle_exit), *options.arguments()])
+                continue
+            driver = cls(run, events)
+            try:
+                await driver._greet(options)
+                return driver
+            except _Leaving:
+                await driver.close(flush=False)
+                await asyncio.sleep(0.02)
+            except BaseException:
+                await driver.close(flush=False)
+                raise
+        raise Unreachable(f"no receiver serves {run.path} within {_STARTING:.0f} s, see {run.log}")
+
+    def route(self, address: Address) -> ZmqRoute:
+        name = name_of(address)
+        return ZmqRoute(name, self._outbox.lane(name))
+
+    def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
+        self._check()
+        if len(body) > self.max_body:
+            raise MessageTooLarge(f"{len(body)} bytes; at most {self.max_body} travel")
+        assert isinstance(route, ZmqRoute)
+        self._outbox.put(route.lane, route.name, body, ttl, tag)
+        if self._outbox.waiting:
+            self._weigh()
+
+    async def drain(self) -> None:
+        while self.congested:
+            self._check()
+            await self._uncongested.wait()
+
+    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+        number = self._number()
+        if address.kind is Kind.INBOX:
+            address = Address(Kind.INBOX, address.exchange, key=f"{self._inbox_prefix}{number:x}")
+        subscription = ZmqSubscription(self, number, address, unlimited=not prefetch)
+        self._subscriptions[number] = subscription
+        try:
+            await self.ask(header.SUBSCRIBE, number, name_of(address), prefetch)
+        except BaseException:
+            self.release(number)
+            raise
+        return subscription
+
+    async def subscribers(self, address: Address) -> int | None:
+        return await self.ask(header.COUNT, self._number(), name_of(address))
+
+    async def close(self, *, flush: bool = True) -> None:
+        try:
+            if self._error is None and self._timer is not None and self._farewell is None:
+                await self._say_goodbye(flush)
+        finally:
+            self._end(ConnectionLost("the session was closed"))
+
+    def sever(self) -> None:
+        if self._error is None:
+            error = ConnectionLost("severed")
+            self._end(error)
+            self._loop.call_soon(self._events.lost, error)
+
+    async def ask(self, kind: int, number: int, name: bytes = b"", value: int = 0) -> int:
+        """Put a question and return its answer's value. Raises ConnectionLost, and TransportError for a refusal."""
+        self._check()
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._answers[number] = answer
+        try:
+            self._flush_taken()
+            self._channel.send(Header(kind, number=number, value=value, name=name).encode())
+            return await answer
+        finally:
+            self._answers.pop(number, None)
+
+    def took(self, number: int, count: int) -> None:
+        """Messages of a subscription were taken: tell the receiver, once a loop turn."""
+        if not self._taken:
+            self._loop.call_soon(self._flush_taken)
+        self._taken[number] = self._taken.get(number, 0) + count
+
+    def release(self, number: int) -> None:
+        """Forget a subscription; the receiver gives what it did not take to others."""
+        if self._subscriptions.pop(number, None) is not None and self._error is None:
+            self._flush_taken()
+            self._channel.send(Header(header.RELEASE, number=number).encode())
+
+    async def _greet(self, options: ZmqOptions) -> None:
+        """Begin the session. Raises _Leaving when the receiver goes away meanwhile."""
+        self._channel.send(header.greeting(header.HELLO), greeting.hello())
+        try:
+            async with asyncio.timeout(_GREETING):
+                welcome = greeting.accept(await self._welcome, self._run, options)
+        except TimeoutError:
+            raise Unreachable(
+                f"the receiver (pid {self._run.holder()}) in {self._run.path} does not answer"
+            ) from None
+        self._outbox.open(welcome.window, welcome.window_bytes)
+        self.max_body = welcome.max_body
+        self._inbox_prefix = welcome.inbox_prefix
+        self._timer = self._loop.call_later(_TICK, self._tick)
+
+    async def _say_goodbye(self, flush: bool) -> None:
+        """End the session in order. Returns when the receiver has everything, or does not answer in time."""
+        self._farewell = self._loop.create_future()
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                if flush and self._outbox.waiting:
+                    self._weigh()
+                    await self.drain()
+                self._flush_taken()
+                self._channel.send(header.greeting(header.BYE))
+                await self._farewell
+        except TimeoutError:
+            left = self._outbox.waiting
+            log.warning(
+                "the receiver in %s did not confirm the end; %d messages were not sent", self._run.path, left
+            )
+        except ConnectionLost as error:
+            log.warning("%s while closing; %d messages were not sent", error, self._outbox.waiting)
+
+    def _number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise type(self._error)(str(self._error))
+
+    def _transmit(self, head: bytes, body: bytes) -> None:
+        if not self._channel.send(head, body):
+            self._on_end()
+            self._check()
+
+    def _flush_taken(self) -> None:
+        if self._error is None:
+            for number, count in self._taken.items():
+                self._channel.send(Header(header.TAKEN, number=number, value=count).encode())
+        self._taken.clear()
+
+    def _accepted(self, lane: int, messages: int, size: int) -> None:
+        waited = self._outbox.waiting
+        self._outbox.accepted(lane, messages, size)
+        if waited:
+            self._weigh()
+
+    def _hush(self, hushed: bool) -> None:
+        """The receiver is leaving: send nothing new until it is gone, or asks to go on."""
+        self._hushed = hushed
+        self._weigh()
+        self._channel.send(Header(header.LEAVING, value=hushed).encode())
+
+    def _weigh(self) -> None:
+        """See whether senders have to wait."""
+        closing = self._farewell is not None
+        self.congested = self._outbox.full or self._hushed or (closing and self._outbox.waiting > 0)
+        if self.congested:
+            self._uncongested.clear()
+        else:
+            self._uncongested.set()
+
+    def _tick(self) -> None:
+        self._silent += 1
+        if self._silent > _SILENT_TICKS:
+            self._lost(f"the receiver (pid {self._run.holder()}) in {self._run.path} does not answer any more")
+            return
+        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._channel.send(header.greeting(header.PING))
+
+    def _on_message(self, data: bytes, payload: bytes) -> None:
+        self._silent = 0
+        _, kind, ttl, waited, number, value, tag = UNPACK(data)
+        if kind in (DELIVER, REDELIVER):
+            subscription = self._subscriptions.get(number)
+            if subscription is not None:
+                subscription.arrived(payload, kind == REDELIVER, ttl, waited, value)
+        elif kind == header.ACCEPTED:
+            self._accepted(number, value, ttl)
+        elif kind == header.UNDELIVERABLE:
+            self._events.undeliverable(payload, f"{data[FIXED:].decode()} at the receiver in {self._run.path}")
+        elif kind == header.LOST:
+            self._events.worker_lost(tag)
+        else:
+            self._on_answer(kind, number, value, data[FIXED:], payload)
+
+    def _on_answer(self, kind: int, number: int, value: int, name: bytes, payload: bytes) -> None:
+        if kind in (header.SUBSCRIBED, header.STOPPED, header.COUNTED):
+            answer = self._answers.get(number)
+            if answer is not None and not answer.done():
+                answer.set_result(value)
+        elif kind == header.WELCOME and not self._welcome.done():
+            self._welcome.set_result(read_json(payload))
+        elif kind == header.LEAVING:
+            if self._welcome.done():
+                self._hush(bool(value))
+            else:
+                self._welcome.set_exception(_Leaving())
+        elif kind == header.BYE and self._farewell is not None and not self._farewell.done():
+            self._farewell.set_result(None)
+        elif kind == header.REFUSED:
+            self._refused(number, name.decode(errors="replace"))
+
+    def _refused(self, number: int, reason: str) -> None:
+        answer = self._answers.get(number)
+        if answer is not None and not answer.done():
+            answer.set_exception(TransportError(f"the receiver refuses: {reason}"))
+        elif not number:
+            self._lost(f"the receiver ended the session: {reason}")
+
+    def _on_end(self) -> None:
+        if not self._welcome.done():
+            self._welcome.set_exception(_Leaving())
+        else:
+            self._lost(f"the receiver in {self._run.path} went away")
+
+    def _lost(self, reason: str) -> None:
+        if self._error is None:
+            error = ConnectionLost(reason)
+            closing = self._farewell is not None
+            self._end(error)
+            if not closing:
+                self._events.lost(error)
+
+    def _end(self, error: TransportError) -> None:
+        """Close the connection and wake everybody who waits. Idempotent."""
+        if self._error is not None:
+            return
+        self._error = error
+        self._channel.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ConnectionLost(str(error)))
+        if self._farewell is not None and not self._farewell.done():
+            self._farewell.set_exception(ConnectionLost(str(error)))
+        for subscription in self._subscriptions.values():
+            subscription.end(error)
+        self._uncongested.set()
+
+
+class _Leaving(Exception):
+    """The receiver went away before the session began: start another."""

@@ -1,0 +1,147 @@
+"""The wire format between sessions and receivers: two frames, a header and a payload.
+
+The header is a fixed struct followed by a name. Receivers read it and forward the payload unread. HELLO and
+WELCOME keep their magic, kind and JSON payload in every protocol version, so that two versions can tell each
+other apart; everything else may change with `PROTOCOL`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from typing import Any, Final, NamedTuple
+
+from rpclib.address import Address, Kind
+
+PROTOCOL: Final = 1
+MAGIC: Final = b"RZ"
+NO_TAG: Final = bytes(16)
+
+# Session and receiver. "number" is the session's own number for a subscription or question.
+HELLO: Final = 1  # payload: JSON greeting; the first message on every connection
+WELCOME: Final = 2  # payload: JSON greeting
+REFUSED: Final = 3  # number; name: why the question of that number cannot be answered
+PING: Final = 4
+BYE: Final = 5  # asks for, and confirms, the end of a session; all sent before it has been received
+SUBSCRIBE: Final = 6  # number, value: prefetch, name
+SUBSCRIBED: Final = 7  # number
+STOP: Final = 8  # number: hand over nothing more
+STOPPED: Final = 9  # number
+RELEASE: Final = 10  # number: forget the subscription, pass on what it did not take
+TAKEN: Final = 11  # number, value: how many more messages were taken
+COUNT: Final = 12  # number, name
+COUNTED: Final = 13  # number, value: subscriptions of that name
+DATA: Final = 14  # ttl, waited, number: lane, value: stamp, tag, name, payload: on its way to the receiver
+DELIVER: Final = 15  # ttl, waited, number, value: stamp, tag, payload: on its way to a subscription
+REDELIVER: Final = 22  # the same, of a message that may have run
+ACCEPTED: Final = 16  # number: lane, value: messages, ttl: bytes that left the receiver's queues
+UNDELIVERABLE: Final = 17  # tag, name: reason, payload: a message comes back
+LOST: Final = 18  # tag: the worker that had it is gone
+STATUS: Final = 19  # asks for, and carries, JSON about the receiver
+QUIT: Final = 20  # asks the receiver to finish and leave
+LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send, until 1; echoed to confirm
+
+# Receiver and receiver.
+LINK: Final = 30  # payload: JSON greeting, from the one who connected
+LINKED: Final = 31  # payload: JSON greeting, or why there will be no link
+TOPICS: Final = 32  # number: 1 for all, 0 for what changed, value: version; payload: JSON, subscriptions by name
+SEEN: Final = 33  # value: the version taken note of
+PASS: Final = 34  # ttl, waited, number: session that asks, value: serial, tag, name, payload
+ARRIVED: Final = 35  # payload: serials that left the peer's queues
+RETURNED: Final = 36  # number: session, value: serial or 0, tag, name: reason, payload: a message comes back
+BEREFT: Final = 37  # number: session, tag: the worker there that had it is gone
+
+LAYOUT: Final = struct.Struct("<2sBxIIII16s")
+FIXED: Final = LAYOUT.size
+PACK: Final = LAYOUT.pack
+UNPACK: Final = LAYOUT.unpack_from
+
+ONE: Final = ord("O")
+ALL: Final = ord("A")
+INBOX: Final = ord("I")
+
+_LONGEST_TRANSIT = 24 * 3600 * 1000
+
+_NAME = re.compile(
+    rb"O[A-Za-z0-9_-]{1,60}/[A-Za-z0-9_-]{1,80}/[A-Za-z0-9_.:@-]{0,100}"
+    rb"|A[A-Za-z0-9_-]{1,60}/[A-Za-z0-9_-]{1,80}"
+    rb"|I[0-9a-f.]{1,60}"
+)
+
+
+class Header(NamedTuple):
+    """One header, decoded. Fields that a kind does not use are zero."""
+
+    kind: int
+    ttl: int = 0
+    """Milliseconds the message stays worth delivering; 0: for ever."""
+    waited: int = 0
+    """Milliseconds it has already spent in queues."""
+    number: int = 0
+    value: int = 0
+    tag: bytes = NO_TAG
+    name: bytes = b""
+
+    def encode(self) -> bytes:
+        kind, ttl, waited, number, value, tag, name = self
+        return PACK(MAGIC, kind, ttl, waited, number, value, tag) + name
+
+
+def decode(data: bytes) -> Header | None:
+    """The header in ``data``, or None when it is none."""
+    if len(data) < FIXED or not data.startswith(MAGIC):
+        return None
+    _, kind, ttl, waited, number, value, tag = UNPACK(data)
+    return Header(kind, ttl, waited, number, value, tag, data[FIXED:])
+
+
+def name_of(address: Address) -> bytes:
+    """The name an address has on the wire."""
+    if address.kind is Kind.ONE:
+        return f"O{address.exchange}/{address.topic}/{address.key}".encode()
+    if address.kind is Kind.ALL:
+        return f"A{address.exchange}/{address.topic}".encode()
+    return f"I{address.key}".encode()
+
+
+def is_name(name: bytes) -> bool:
+    """Whether something may be subscribed to under this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def inbox_prefix(node: str, session: int) -> bytes:
+    """What the names of a session's inboxes start with. The node leads replies to their machine."""
+    return f"I{node}.{session:x}.".encode()
+
+
+def milliseconds(seconds: float | None) -> int:
+    """A time to live as it travels: at least 1, 0 for none; about 49 days at most."""
+    if seconds is None:
+        return 0
+    return min(max(1, round(seconds * 1000)), 0xFFFFFFFF)
+
+
+def stamp(now: float) -> int:
+    """A moment of the monotonic clock, which the processes of a machine share, as it travels between them."""
+    return int(now * 1000) & 0xFFFFFFFF
+
+
+def age(stamped: int, now: float) -> int:
+    """Milliseconds since a stamp: what a message spent in sockets, perhaps of a process that was stopped."""
+    passed = (int(now * 1000) - stamped) & 0xFFFFFFFF
+    return passed if passed < _LONGEST_TRANSIT else 0  # else the other process has a clock of its own
+
+
+def read_json(payload: bytes) -> dict[str, Any]:
+    """The JSON object in ``payload``; an empty one when it holds none."""
+    try:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def greeting(kind: int) -> bytes:
+    """The header of a HELLO or WELCOME."""
+    return Header(kind).encode()

@@ -1,0 +1,250 @@
+"""The receiver: one process per machine that owns its sockets and hands messages to the processes on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import secrets
+import signal
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from time import monotonic
+from typing import Any
+
+import zmq
+
+from rpclib_zmq import header
+from rpclib_zmq.header import PROTOCOL, decode, read_json
+from rpclib_zmq.options import NetworkOptions
+from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.hosts import Hosts
+from rpclib_zmq.receiver.router import Router
+from rpclib_zmq.receiver.sockets import receive, router_socket, send
+from rpclib_zmq.receiver.watch import Watch
+from rpclib_zmq.rundir import RunDir
+
+log = logging.getLogger("rpclib_zmq")
+
+_BATCH = 256
+_FIRST_LINKS = 1.0
+"""Seconds to wait for the first answers of other receivers before this one is ready."""
+
+
+class Receiver:
+    """Runs in the main thread of a process that does nothing else. It never forks: the lock would be inherited."""
+
+    def __init__(
+        self, run: RunDir, options: NetworkOptions, *, idle_exit: float | None = None, grace: float = 10.0
+    ) -> None:
+        self.run_dir = run
+        self._options = options
+        self._idle_exit = idle_exit
+        self._grace = grace
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = router_socket(self._context)
+        self._router = Router(secrets.token_hex(8), self._socket)
+        self._watch = Watch(self._on_signal)
+        self._poller = zmq.Poller()
+        self._handlers: dict[Any, Callable[[], None]] = {}
+        self._leave_by: float | None = None
+        self._strangers = 0
+        self._hosts: Hosts | None = None
+        if options.listen or options.peers or options.matchmaker:
+            self._hosts = Hosts(self._router, self._context, options)
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Serve until told to leave, or idle for long enough. Calls ``ready`` once connections are accepted.
+
+        The caller holds the run directory's receiver lock. Raises zmq.ZMQError when the socket cannot be bound.
+        """
+        try:
+            _raise_file_limit()
+            with _umask(0o177):
+                self._socket.bind(self.run_dir.endpoint)
+            self._handle(self._socket, self._receive)
+            self._handle(self._watch.fileno(), self._watch.handle)
+            if self._hosts is not None:
+                self._hosts.start(self._handle)
+            log.info("receiver %s (pid %d) serves %s", self._router.node, os.getpid(), self.run_dir.path)
+            self._loop(ready)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                self.run_dir.socket.unlink()
+            self._turn_away()
+            self._watch.close()
+            if self._hosts is not None:
+                self._hosts.close()
+            self._context.destroy(linger=200)
+            log.info("receiver %s left", self._router.node)
+
+    def _handle(self, source: Any, handler: Callable[[], None]) -> None:
+        self._poller.register(source, zmq.POLLIN)
+        self._handlers[source] = handler
+
+    def _loop(self, ready: Callable[[], None]) -> None:
+        router, hosts, poll, handlers = self._router, self._hosts, self._poller.poll, self._handlers
+        began = idle_since = next_tick = monotonic()
+        is_ready = False
+        while True:
+            for source, _ in poll(max(0, int((next_tick - monotonic()) * 1000) + 1)):
+                handlers[source]()
+            router.settle()
+            now = monotonic()
+            if hosts is not None:
+                hosts.settle()
+            if not is_ready and (hosts is None or hosts.tried() or now - began > _FIRST_LINKS):
+                is_ready = True
+                ready()
+            if router.sessions:
+                idle_since = now
+            if now >= next_tick:
+                self._tick(now)
+                next_tick = now + limits.TICK
+                if self._idle_exit is not None and now - idle_since >= self._idle_exit:
+                    return
+            if self._leave_by is not None and (self._wound_down() or now >= self._leave_by):
+                return
+
+    def _tick(self, now: float) -> None:
+        self._router.tick(now)
+        if self._hosts is not None:
+            self._hosts.tick(now)
+
+    def _wound_down(self) -> bool:
+        return self._router.wind_down() and (self._hosts is None or not self._hosts.mesh.busy())
+
+    def _receive(self) -> None:
+        router, socket, now = self._router, self._socket, monotonic()
+        sessions = router.sessions
+        try:
+            for _ in range(_BATCH):
+                message = receive(socket)
+                if message is None:
+                    self._strangers += 1
+                    continue
+                peer, head, payload = message
+                session = sessions.get(peer)
+                if session is not None:
+                    router.receive(session, head, payload, now)
+                else:
+                    self._stranger(peer, head, payload)
+        except zmq.Again:
+            return
+
+    def _stranger(self, peer: bytes, data: bytes, payload: zmq.Frame) -> None:
+        """A message from a connection without a session: a greeting, an operator's question, or garbage."""
+        if data[:2] != header.MAGIC or len(data) < 3 or len(payload) > 4096:
+            self._strangers += 1
+        elif data[2] == header.HELLO:
+            self._hello(peer, payload)
+        elif (head := decode(data)) is None:
+            self._strangers += 1
+        elif head.kind == header.STATUS:
+            self._reply(peer, header.STATUS, self.status())
+        elif head.kind == header.QUIT:
+            self._reply(peer, header.QUIT, {"pid": os.getpid()})
+            self.leave()
+        else:
+            self._strangers += 1
+
+    def _hello(self, peer: bytes, payload: zmq.Frame) -> None:
+        hello = read_json(payload.bytes)
+        if self._leave_by is not None:
+            self._reply(peer, header.LEAVING, {})
+            return
+        if hello.get("protocol") != PROTOCOL:
+            self._reply(peer, header.WELCOME, self._greeting())
+            return
+        pid = _pid_of(payload)
+        session = self._router.greet(peer, pid, _printable(hello.get("program")), monotonic())
+        try:
+            session.unwatch = self._watch.process(pid, lambda: self._router.bury(session, "its process died"))
+        except ProcessLookupError:
+            self._router.bury(session, "its process died")
+            return
+        self._reply(peer, header.WELCOME, self._greeting() | {"session": session.number})
+
+    def _greeting(self) -> dict[str, Any]:
+        return {
+            "protocol": PROTOCOL,
+            "version": package_version(),
+            "pid": os.getpid(),
+            "node": self._router.node,
+            "window": limits.WINDOW,
+            "window_bytes": limits.WINDOW_BYTES,
+            "max_body": limits.MAX_BODY,
+            "listen": self._options.listen,
+            "denied": [] if self._hosts is None else self._hosts.denied(),
+        }
+
+    def _reply(self, peer: bytes, kind: int, content: dict[str, Any]) -> None:
+        send(self._socket, peer, header.greeting(kind), json.dumps(content).encode())
+
+    def status(self) -> dict[str, Any]:
+        return {
+            **self._greeting(),
+            "run_dir": str(self.run_dir.path),
+            "leaving": self._leave_by is not None,
+            "strangers": self._strangers,
+            **self._router.status(),
+            **({} if self._hosts is None else self._hosts.mesh.status()),
+        }
+
+    def leave(self) -> None:
+        """Finish what runs and leave, after the grace at the latest; asked again, leave now."""
+        if self._leave_by is not None:
+            self._leave_by = 0.0
+            return
+        log.info("receiver %s is leaving", self._router.node)
+        self._leave_by = monotonic() + self._grace
+        if self._hosts is not None:
+            self._hosts.mesh.withdraw()
+
+    def _on_signal(self, number: int) -> None:
+        if number != signal.SIGHUP:
+            self.leave()
+        elif self._hosts is not None:
+            self._hosts.reload()
+
+    def _turn_away(self) -> None:
+        """Tell whoever connected at the last moment to start another receiver."""
+        self._leave_by = 0.0
+        self._receive()
+        self._router.settle()
+
+
+def package_version() -> str:
+    try:
+        return version("rpclib-messaging")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _pid_of(frame: zmq.Frame) -> int:
+    """The pid of the process at the other end, as the kernel says; 0 when it does not."""
+    try:
+        return int(str(frame.get("Peer-Address")).rpartition(":")[2])
+    except (zmq.ZMQError, ValueError):
+        return 0
+
+
+def _printable(text: object) -> str:
+    return "".join(char if char.isprintable() else "?" for char in str(text)[:80]) if text else "unknown"
+
+
+def _raise_file_limit() -> None:
+    """Accepting a connection without a free file descriptor would abort the process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Any:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,58 @@
+"""ROUTER sockets: how the receiver makes them, and whole messages in and out of them."""
+
+from __future__ import annotations
+
+import zmq
+
+from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.message import Payload
+
+_NB = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+
+def router_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """A ROUTER that reports unreachable peers and never queues on its own account: credits bound what it holds.
+
+    ZMQ's heartbeats stay off: with full queues they end healthy connections.
+    """
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.BACKLOG, 1024)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.MAX_FRAME)
+    return socket
+
+
+def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, bytes, zmq.Frame] | None:
+    """The next message of a ROUTER: peer, header, payload. Raises zmq.Again when there is none.
+
+    None: it had too few or too many frames; all of it was read.
+    """
+    recv = socket.recv
+    peer = recv(_NB)
+    head = recv(_NB, False)
+    if not head.more:
+        return None
+    payload = recv(_NB, False)
+    if not payload.more:
+        return peer, head.bytes, payload
+    while payload.more:
+        payload = recv(_NB, False)
+    return None
+
+
+def send(socket: zmq.Socket[bytes], peer: bytes, head: bytes, payload: Payload = b"") -> bool:
+    """Send one message to one peer of a ROUTER. False: the peer is gone. Nothing is ever half sent."""
+    try:
+        socket.send(peer, _MORE)
+    except zmq.ZMQError as error:
+        if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+            return False
+        raise
+    socket.send(head, _MORE)
+    socket.send(payload, _NB, type(payload) is bytes)
+    return True
