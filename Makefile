@@ -52,7 +52,7 @@ clean: ## remove everything that was built
 
 .venv/demo: setup.cfg constraints.txt | .venv/python
 	@echo "installing rpclib into .venv"
-	@$(PIP) --editable '.[cli]' && touch $@
+	@$(PIP) --editable '.[amqp,cli,zmq]' && touch $@
 
 .venv/dev: setup.cfg constraints.txt | .venv/python
 	@echo "installing rpclib and the development tools into .venv"

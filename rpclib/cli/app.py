@@ -7,6 +7,7 @@ import click
 from rpclib.cli.config import config
 from rpclib.cli.demo import demo
 from rpclib.cli.drivers import drivers
+from rpclib.cli.queues import queues
 from rpclib.cli.run import run
 from rpclib.cli.send import call, cast, fanout
 
@@ -22,5 +23,5 @@ def app() -> None:
     """
 
 
-for command in (run, call, cast, fanout, drivers, config, demo):
+for command in (run, call, cast, fanout, queues, drivers, config, demo):
     app.add_command(command)

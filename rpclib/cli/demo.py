@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import rpclib
+from rpclib import loader
 from rpclib.cli import output
 from rpclib.cli.command import Command, quiet
+from rpclib.cli.demo_services import HOSTS
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-HOSTS = ["alpha", "beta"]
 
 _PATIENCE = 5.0
 """Seconds to wait until the effect of a cast shows."""
@@ -92,18 +91,29 @@ STEPS = (
 
 @click.command(cls=Command)
 @click.option(
-    "-u", "--url", default="fake://demo", metavar="URL", help="The backend. Default: fake://demo, in memory."
+    "-u",
+    "--url",
+    metavar="URL",
+    help="The backend. Default: zmq://, each service in a process of its own; without pyzmq fake://, in memory.",
 )
 @click.option("--exchange", default="rpclib-demo", metavar="NAME", help="Default: rpclib-demo.")
-def demo(url: str, exchange: str) -> None:
+def demo(url: str | None, exchange: str) -> None:
     """Watch three services call each other. Needs no broker."""
     quiet()
-    if not asyncio.run(_demo(url, exchange)):
+    if not asyncio.run(_demo(url or _default(), exchange)):
         raise click.exceptions.Exit(1)
 
 
+def _default() -> str:
+    try:
+        loader.load("zmq")
+    except rpclib.ConfigError:
+        return "fake://demo"
+    return "zmq://"
+
+
 async def _demo(url: str, exchange: str) -> bool:
-    from rpclib.cli.demo_services import Compute, Network, Scheduler
+    from rpclib.cli.demo_processes import here, processes
 
     heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
     out = output.console()
@@ -111,17 +121,13 @@ async def _demo(url: str, exchange: str) -> bool:
     def say(who: str, what: str) -> None:
         heard.put_nowait((who, what))
 
-    async with AsyncExitStack() as stack:
-        rpc = await stack.enter_async_context(rpclib.connect(url, exchange=exchange, timeout=10.0, grace=2.0))
-        for host in HOSTS:
-            target = rpclib.Target("compute", server=host)
-            await stack.enter_async_context(rpc.server(target, [Compute(rpc, host, say)]))
-        await stack.enter_async_context(rpc.server("network", [Network()]))
-        await stack.enter_async_context(rpc.server("scheduler", [Scheduler(rpc, HOSTS)]))
-        out.print(
-            f"{rpc.resolved.url} carries compute (servers alpha and beta), network and scheduler", soft_wrap=True
-        )
-        right = [await _show(out, rpc, number, step, heard) for number, step in enumerate(STEPS, 1)]
+    async with rpclib.connect(url, exchange=exchange, timeout=10.0, grace=2.0) as rpc:
+        apart = rpclib.Capability.CROSS_PROCESS in rpc.resolved.driver.capabilities
+        async with processes(url, exchange, say) if apart else here(rpc, say):
+            where = "each in a process of its own" if apart else "all in this process"
+            served = f"compute (servers {' and '.join(HOSTS)}), network and scheduler"
+            out.print(f"{rpc.resolved.url} carries {served}, {where}", soft_wrap=True)
+            right = [await _show(out, rpc, number, step, heard) for number, step in enumerate(STEPS, 1)]
     out.print("\nThe same program runs on any backend: rpclib drivers; rpclib demo --url URL", style="dim")
     return all(right)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import rpclib
 
+HOSTS = ["alpha", "beta"]
+
 Say = Callable[[str, str], None]
 """Shows that somebody did something: (who, what)."""
 
