@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import rpclib
-from rpclib import loader
 from rpclib.cli import output
 from rpclib.cli.command import Command, quiet
 from rpclib.cli.demo_services import HOSTS
@@ -105,6 +104,8 @@ def demo(url: str | None, exchange: str) -> None:
 
 
 def _default() -> str:
+    from rpclib import loader
+
     try:
         loader.load("zmq")
     except rpclib.ConfigError:

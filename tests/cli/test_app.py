@@ -41,20 +41,6 @@ def drivers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(site))
 
 
-def test_help_is_quick(tmp_path: Path) -> None:
-    """Under 0.3 s, counted as processor time: other programs of a busy machine do not make it fail."""
-    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
-
-    def took() -> float:
-        process = subprocess.Popen([*MAIN, "--help"], stdout=subprocess.DEVNULL, env=env)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        return usage.ru_utime + usage.ru_stime
-
-    assert min(took() for _ in range(5)) < 0.3
-
-
 def test_help_imports_nothing_heavy() -> None:
     code = f"import sys; sys.argv = ['rpclib', '--help']\ntry:\n {MAIN[-1]}\nfinally: print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
