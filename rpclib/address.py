@@ -124,7 +124,7 @@ def parse_version(text: str) -> tuple[int, int]:
     """``"1.2"`` or ``"1"`` as (major, minor); ConfigError for anything else."""
     match = _VERSION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ConfigError(f'version {text!r} is not of the form MAJOR.MINOR, e.g. "1.2"')
+        raise ConfigError(f'version {text!r:.40} is not of the form MAJOR.MINOR, e.g. "1.2"')
     return int(match[1]), int(match[2] or 0)
 
 

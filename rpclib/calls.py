@@ -133,7 +133,7 @@ def rebuild(failure: Failure) -> Exception:
         return remote
     try:
         rebuilt = registered(*failure.args)
-    except Exception:
+        rebuilt.__cause__ = remote
+    except Exception:  # its constructor may do anything, even return something else
         return remote
-    rebuilt.__cause__ = remote
     return rebuilt

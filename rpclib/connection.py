@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from rpclib import backoff
 from rpclib.address import Address
-from rpclib.driver import Driver, Subscription
+from rpclib.driver import Driver
 from rpclib.errors import (
     AccessDenied,
     ConfigError,
@@ -28,6 +28,7 @@ from rpclib.errors import (
     TransportError,
     Unreachable,
 )
+from rpclib.intake import Intake
 
 if TYPE_CHECKING:
     from rpclib.config import Resolved
@@ -51,65 +52,6 @@ class Listener:
     def opened(self, driver: Driver) -> None: ...
 
     def lost(self, error: TransportError) -> None: ...
-
-
-class Intake:
-    """A subscription that survives reconnects.
-
-    ``await current()`` gives the live session's subscription, waiting while there is none.
-    """
-
-    def __init__(self, connection: Connection, address: Address, prefetch: int) -> None:
-        self._connection = connection
-        self.address = address
-        self.prefetch = prefetch
-        self._subscription: Subscription | None = None
-        self._changed = asyncio.Event()
-        self._closed = False
-
-    async def current(self) -> Subscription:
-        """The live subscription. Raises TransportClosed once this intake is closed."""
-        while (subscription := self._subscription) is None or self._closed:
-            if self._closed:
-                raise TransportClosed(f"no longer subscribed to {self.address}")
-            self._changed.clear()
-            await self._changed.wait()
-        return subscription
-
-    async def attach(self, driver: Driver) -> None:
-        if self._closed:
-            return
-        subscription = await driver.subscribe(self.address, prefetch=self.prefetch)
-        if self._closed:  # meanwhile
-            await subscription.close()
-            return
-        self._subscription = subscription
-        self._changed.set()
-
-    def detach(self, subscription: Subscription | None = None) -> None:
-        """Forget the live subscription (only if it is ``subscription``, when given)."""
-        if subscription is None or subscription is self._subscription:
-            self._subscription = None
-
-    def close(self) -> None:
-        self._closed = True
-        self._changed.set()
-
-    async def stop(self) -> Subscription | None:
-        """Stop receiving and forget the intake; what had arrived can still be taken from the result."""
-        self._connection.forget(self)
-        subscription, self._subscription = self._subscription, None
-        self.close()
-        if subscription is not None:
-            try:
-                await subscription.stop()
-            except ConnectionLost:
-                return None
-        return subscription
-
-    def key(self) -> str | None:
-        """The key of the live inbox; None while there is no session."""
-        return None if self._subscription is None else self._subscription.address.key
 
 
 class _Session:
@@ -184,8 +126,9 @@ class Connection:
             self.closed = True
             raise
 
-    async def ready(self, seconds: float) -> Driver:
+    async def ready(self, seconds: float, *, to_send: bool = True) -> Driver:
         """A session that can send now: waits while there is none or it is congested, at most ``seconds``.
+        Not ``to_send``: a congested one will do.
 
         Raises TransportClosed, Unreachable (no session), or TimeoutError (congested all the time).
         """
@@ -196,7 +139,7 @@ class Connection:
                     self._check_usable()
                     if driver is None:
                         await self._opened.wait()
-                    elif not driver.congested:
+                    elif not (to_send and driver.congested):
                         return driver
                     else:
                         await self._drain(driver)
@@ -209,7 +152,7 @@ class Connection:
         """Receive what is sent to ``address``, over reconnects too. In effect on return."""
         intake = Intake(self, address, prefetch)
         while True:
-            driver = await self.ready(self._resolved.settings.connect_timeout)
+            driver = await self.ready(self._resolved.settings.connect_timeout, to_send=False)
             try:
                 await intake.attach(driver)
             except ConnectionLost as error:

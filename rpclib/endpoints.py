@@ -98,6 +98,8 @@ class Endpoints:
     """All endpoints of one server. Looked up once per request, so the table is made once."""
 
     def __init__(self, instances: Iterable[object]) -> None:
+        if not isinstance(instances, Iterable):
+            raise ConfigError(f"endpoints are given as a list, e.g. [{type(instances).__name__}()]")
         self._by_namespace: dict[str | None, list[_Endpoint]] = {}
         for instance in instances:
             endpoint = _Endpoint(instance)
@@ -146,7 +148,7 @@ class Endpoints:
         try:
             wanted = parse_version(version)
         except ConfigError as error:
-            raise UnsupportedVersion(str(error)[:_SHOWN]) from None
+            raise UnsupportedVersion(str(error)) from None
         for endpoint in having:
             if endpoint.implements(wanted):
                 return endpoint.methods[name]
@@ -167,6 +169,9 @@ class Endpoints:
 def _methods(instance: object) -> Iterable[Method]:
     cls = type(instance)
     for name in dir(cls):
-        mark = getattr(inspect.getattr_static(cls, name), _MARK, None)
+        found = inspect.getattr_static(cls, name)
+        mark = getattr(
+            getattr(found, "__func__", found), _MARK, None
+        )  # of a static or class method, its function's
         if mark is not None:
             yield Method(name, getattr(instance, name), mark["idempotent"])

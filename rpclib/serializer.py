@@ -65,11 +65,12 @@ def unpack(body: bytes) -> Any:
     """The value of ``body``. Raises ValueError for anything malformed, and nothing else."""
     try:
         if len(body) <= MAX_ELEMENTS:  # no container can claim to hold more than there are bytes
-            return msgpack.unpackb(body, ext_hook=_decode_ext, strict_map_key=False)
+            return msgpack.unpackb(body, ext_hook=_decode_ext, strict_map_key=False, timestamp=_AS_DATETIME)
         return msgpack.unpackb(
             body,
             ext_hook=_decode_ext,
             strict_map_key=False,
+            timestamp=_AS_DATETIME,
             max_array_len=MAX_ELEMENTS,
             max_map_len=MAX_ELEMENTS,
         )

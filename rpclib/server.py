@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from rpclib.address import Address, Kind, Target, default_server
-from rpclib.connection import Intake
 from rpclib.driver import Delivery, Subscription
 from rpclib.endpoints import Endpoints
 from rpclib.envelope import Request, decode, encode_again
@@ -24,6 +23,7 @@ from rpclib.errors import (
     TransportError,
     WorkerLost,
 )
+from rpclib.intake import Intake
 from rpclib.workers import Workers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Server:
     """
 
     def __init__(
-        self, rpc: Transport, target: Target, endpoints: list[object], *, workers: int, grace: float
+        self, rpc: Transport, target: Target, endpoints: Iterable[object], *, workers: int, grace: float
     ) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 10_000:
             raise ConfigError(f"workers must be a number from 1 to 10000, not {workers!r}")
@@ -53,6 +53,8 @@ class Server:
             raise ConfigError(f"grace must be a number of seconds, not {grace!r}")
         self._rpc = rpc
         self.target = replace(target, server=target.server or default_server())
+        own = self.target.one()
+        self._addresses = (replace(own, key=""), own, self.target.all())
         self.endpoints = Endpoints(endpoints)
         self.workers = workers
         self.grace = grace
@@ -70,9 +72,8 @@ class Server:
             raise ConfigError("this server was started before; make a new one with rpc.server()")
         self.started = True
         self._running = Workers(self._rpc, self.endpoints, self.workers)
-        shared = Address(Kind.ONE, self.target.one().exchange, self.target.one().topic)
         try:
-            for address in (shared, self.target.one(), self.target.all()):
+            for address in self._addresses:
                 intake = await self._rpc.connection.subscribe(address, prefetch=self.workers)
                 self._intakes.append(intake)
                 self._pumps.append(asyncio.get_running_loop().create_task(self._pump(intake)))
@@ -92,10 +93,13 @@ class Server:
             self._rpc.forget(self)
             return
         self._stopping = True
+        subscriptions: list[tuple[Address, Subscription]] = []
         try:
-            subscriptions = await self._stop_intake()
-            await self._finish(self.grace if grace is None else grace)
-            await self._end(subscriptions)
+            try:
+                subscriptions = await self._stop_intake()
+                await self._finish(self.grace if grace is None else grace)
+            finally:  # cancelled, it stops at once
+                await self._end(subscriptions)
         finally:
             self._rpc.forget(self)
             self._stopped.set()
@@ -172,16 +176,19 @@ class Server:
         """Let what arrived run, and what runs finish, for at most ``grace`` seconds."""
         drained = asyncio.ensure_future(self._drain())
         hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait((drained, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        if not drained.done():
-            log.warning("server %s: %d requests outlived the grace", self.target, self._running.count)
-        await _cancel(drained, hurry, *self._pumps)
+        try:
+            await asyncio.wait((drained, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            if self._running.count:
+                log.warning("server %s: %d requests outlived the grace", self.target, self._running.count)
+        finally:
+            await _cancel(drained, hurry)
 
     async def _drain(self) -> None:
         await asyncio.wait(self._pumps)
         await self._running.idle()
 
     async def _end(self, subscriptions: list[tuple[Address, Subscription]]) -> None:
+        await _cancel(*self._pumps)
         for address, subscription in subscriptions:
             for delivery in subscription.take(1 << 30):
                 self._pass_on(address, delivery)

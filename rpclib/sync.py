@@ -6,24 +6,23 @@ After a fork, the first use in the child opens a new connection there; servers s
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from types import FrameType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from rpclib import client as _client
 from rpclib import server as _server
 from rpclib import transport as _transport
 from rpclib.address import Target
 from rpclib.driver import Capability, Driver
-from rpclib.errors import RpcError, TransportClosed
+from rpclib.errors import ForkError, RpcError, TransportClosed
 from rpclib.portal import Portal
 from rpclib.transport import Counters, Undeliverable
 from rpclib.url import TransportURL
-
-T = TypeVar("T")
 
 
 def connect(
@@ -89,8 +88,8 @@ class Transport:
         grace: float | None = None,
     ) -> Server:
         """As `rpclib.Transport.server`. Async endpoints run on the transport's loop, plain ones on threads."""
-        rpc, _ = self.live()
-        return Server(self, rpc.server(target, endpoints, workers=workers, grace=grace))
+        rpc, portal = self.live()
+        return Server(portal, rpc.server(target, endpoints, workers=workers, grace=grace))
 
     def live(self) -> tuple[_transport.Transport, Portal]:
         """The async transport, and the portal to its loop; both made anew in a forked child."""
@@ -105,10 +104,6 @@ class Transport:
                 assert self._portal is not None
                 portal = self._portal
         return self._transport, portal
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the transport's loop and wait for it."""
-        return self.live()[1].run(coroutine)
 
     def _open(self) -> None:
         portal = Portal()
@@ -181,10 +176,10 @@ class Client:
 
 
 class Server:
-    """A blocking `rpclib.Server`."""
+    """A blocking `rpclib.Server`. In a forked child it is of no use: it is the parent's."""
 
-    def __init__(self, rpc: Transport, server: _server.Server) -> None:
-        self._rpc = rpc
+    def __init__(self, portal: Portal, server: _server.Server) -> None:
+        self._portal = portal
         self._server = server
 
     @property
@@ -193,15 +188,17 @@ class Server:
 
     def start(self) -> None:
         """As `rpclib.Server.start`."""
-        self._rpc.run(self._server.start())
+        self._own().run(self._server.start())
 
     def stop(self, grace: float | None = None) -> None:
-        """As `rpclib.Server.stop`."""
-        self._rpc.run(self._server.stop(grace))
+        """As `rpclib.Server.stop`. In a forked child, it leaves the parent's alone."""
+        if not self._portal.inherited:
+            with contextlib.suppress(TransportClosed):  # which stopped it
+                self._portal.run(self._server.stop(grace))
 
     def wait(self) -> None:
         """As `rpclib.Server.wait`."""
-        self._rpc.run(self._server.wait())
+        self._own().run(self._server.wait())
 
     def serve_forever(self) -> None:
         """As `rpclib.Server.serve_forever`."""
@@ -212,7 +209,7 @@ class Server:
         if not self._server.started:
             self.start()
         stops: list[Future[None]] = []
-        _, portal = self._rpc.live()
+        portal = self._own()
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             stops.append(portal.submit(self._server.stop(0 if stops else None)))
@@ -223,6 +220,11 @@ class Server:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _own(self) -> Portal:
+        if self._portal.inherited:
+            raise ForkError("this server belongs to the process that made it; make a new one with rpc.server()")
+        return self._portal
 
     def __enter__(self) -> Self:
         self.start()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rpclib import envelope
 from rpclib.address import Address, Kind, Target
 from rpclib.calls import Call, Calls
-from rpclib.connection import Connection, Intake, Listener
+from rpclib.connection import Connection, Listener
 from rpclib.driver import Capability, Driver
 from rpclib.envelope import Alive, Request
 from rpclib.errors import (
@@ -29,6 +29,7 @@ from rpclib.errors import (
     WorkerLost,
     details_of,
 )
+from rpclib.intake import Intake
 from rpclib.liveness import Liveness
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Transport(Listener):
         server = Server(
             self,
             target.within(self.settings.exchange),
-            list(endpoints),
+            endpoints,
             workers=self.settings.workers if workers is None else workers,
             grace=self.settings.grace if grace is None else grace,
         )

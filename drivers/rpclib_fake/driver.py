@@ -86,11 +86,12 @@ class FakeDriver(Driver):
             self.hub.publish(route.queue, Message(body, ttl, tag, self))
 
     async def drain(self) -> None:
-        while self.congested:
-            if self._error is not None:
-                raise self._error
+        while self._error is None:
+            if not self.congested:
+                return
             self._drained.clear()
             await self._drained.wait()
+        raise self._error
 
     async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
         if self._error is not None:

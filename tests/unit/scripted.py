@@ -1,0 +1,249 @@
+"""A driver whose every step the test decides: ``rpclib.connect("x://h1,h2", driver=scripted())``.
+
+It routes within its sessions of one class, so that clients and servers of it meet, and writes down what it was
+asked to do. The hooks on the class (`Scripted.world`) make it fail, hang or be congested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from pydantic import BaseModel
+
+from rpclib import envelope
+from rpclib.address import Address, Kind
+from rpclib.driver import Capability, Delivery, Driver, Events, Route, Subscription
+from rpclib.envelope import Alive, Failure, Request, Result
+from rpclib.errors import ConnectionLost, TransportClosed, TransportError
+from rpclib.url import TransportURL
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One call of `Driver.send`."""
+
+    address: Address
+    body: bytes
+    ttl: float | None
+    tag: bytes
+
+    @property
+    def message(self) -> Request | Result | Failure | Alive:
+        return envelope.decode(self.body)
+
+    @property
+    def request(self) -> Request:
+        message = self.message
+        assert isinstance(message, Request)
+        return message
+
+
+class World:
+    """What a test decides, and what it sees. Hooks are None when nothing special shall happen."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        """The host of every attempt."""
+        self.sessions: list[Scripted] = []
+        self.subscribed: list[Address] = []
+        self.sent: list[Sent] = []
+        self.on_open: Callable[[str], Awaitable[None]] | None = None
+        self.on_subscribe: Callable[[Address], Awaitable[None]] | None = None
+        self.on_send: Callable[[Scripted, Sent], None] | None = None
+        self.on_close: Callable[[Scripted], Awaitable[None]] | None = None
+        self.present: Callable[[Address], Awaitable[int | None]] | None = None
+        self.deaf = False
+        """Nothing that is sent arrives."""
+        self.numbers = itertools.count(1)
+
+    @property
+    def session(self) -> Scripted:
+        """The newest."""
+        return self.sessions[-1]
+
+    @property
+    def requests(self) -> list[Request]:
+        return [message for sent in self.sent if isinstance(message := sent.message, Request)]
+
+
+class NoOptions(BaseModel):
+    pass
+
+
+class Line(Route):
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+
+class Scripted(Driver):
+    spi_version = 0
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    options = NoOptions
+    max_body = 1 << 20
+    world: ClassVar[World]
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+        self.error: TransportError | None = None
+        self.subscriptions: list[Tray] = []
+        self.room = asyncio.Event()
+        self.closed = False
+
+    @classmethod
+    async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
+        host = ",".join(map(str, url.hosts))
+        cls.world.opened.append(host)
+        session = cls(events)
+        cls.world.sessions.append(session)
+        try:
+            if cls.world.on_open is not None:
+                await cls.world.on_open(host)
+        except BaseException:
+            cls.world.sessions.remove(session)
+            raise
+        return session
+
+    def route(self, address: Address) -> Line:
+        return Line(address)
+
+    def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
+        if self.error is not None:
+            raise self.error
+        assert isinstance(route, Line)
+        sent = Sent(route.address, body, ttl, tag)
+        if self.world.on_send is not None:
+            self.world.on_send(self, sent)
+        self.world.sent.append(sent)
+        if not self.world.deaf:
+            self.deliver(sent.address, body)
+
+    def deliver(self, address: Address, body: bytes, redelivered: bool = False, waited: float = 0.0) -> None:
+        """Put a message before the subscribers of ``address``: all, or the first."""
+        trays = [
+            tray for session in self.world.sessions for tray in session.subscriptions if tray.address == address
+        ]
+        for tray in trays if address.kind is Kind.ALL else trays[:1]:
+            tray.put(Delivery(body, redelivered, waited))
+
+    async def drain(self) -> None:
+        while self.congested:
+            if self.error is not None:
+                raise self.error
+            self.room.clear()
+            await self.room.wait()
+
+    def uncongest(self) -> None:
+        self.congested = False
+        self.room.set()
+
+    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+        if self.world.on_subscribe is not None:
+            await self.world.on_subscribe(address)
+        if self.error is not None:
+            raise self.error
+        self.world.subscribed.append(address)
+        if address.kind is Kind.INBOX:
+            address = Address(Kind.INBOX, "", key=f"inbox-{next(self.world.numbers)}")
+        self.subscriptions.append(Tray(self, address))
+        return self.subscriptions[-1]
+
+    async def subscribers(self, address: Address) -> int | None:
+        return None if self.world.present is None else await self.world.present(address)
+
+    async def close(self, *, flush: bool = True) -> None:
+        self.closed = True
+        self._end(ConnectionLost("closed"))
+        if self.world.on_close is not None:
+            await self.world.on_close(self)
+
+    def lose(self, text: str = "lost", *, told: bool = True) -> None:
+        """End the session by itself. Not ``told``: the core finds out when it sends."""
+        error = ConnectionLost(text)
+        self._end(error)
+        if told:
+            self.events.lost(error)
+
+    def _end(self, error: TransportError) -> None:
+        if self.error is None:
+            self.error = error
+            for tray in self.subscriptions:
+                tray.end(error)
+            self.subscriptions.clear()
+            self.room.set()
+
+
+class Tray(Subscription):
+    """A subscription."""
+
+    def __init__(self, session: Scripted, address: Address) -> None:
+        self.address = address
+        self.closed = False
+        self._session = session
+        self._got: deque[Delivery] = deque()
+        self._something = asyncio.Event()
+        self._error: TransportError | None = None
+
+    def put(self, delivery: Delivery) -> None:
+        self._got.append(delivery)
+        self._something.set()
+
+    def end(self, error: TransportError) -> None:
+        self._error = self._error or error
+        self._something.set()
+
+    async def ready(self) -> None:
+        while not self._got:
+            if self._error is not None:
+                raise self._error
+            self._something.clear()
+            await self._something.wait()
+
+    def take(self, limit: int) -> list[Delivery]:
+        return [self._got.popleft() for _ in range(min(limit, len(self._got)))]
+
+    async def stop(self) -> None:
+        if self in self._session.subscriptions:
+            self._session.subscriptions.remove(self)
+        self.end(TransportClosed("stopped"))
+
+    async def close(self) -> None:
+        self.closed = True
+        await self.stop()
+
+
+def scripted(capabilities: Iterable[Capability] = (), **attributes: object) -> type[Scripted]:
+    """A driver class with a world of its own."""
+    return type("Scripted", (Scripted,), {"world": World(), "capabilities": frozenset(capabilities), **attributes})
+
+
+def returning(world: World, *, times: int = 10**9, reason: str = "no such queue") -> None:
+    """Let the backend return requests, in a later turn."""
+    left = [times]
+
+    def on_send(session: Scripted, sent: Sent) -> None:
+        if sent.address.kind is not Kind.INBOX and left[0] > 0:
+            left[0] -= 1
+            asyncio.get_running_loop().call_soon(session.events.undeliverable, sent.body, reason)
+
+    world.on_send = on_send
+
+
+async def until(condition: Callable[[], object], what: str = "condition", seconds: float = 10.0) -> None:
+    """Let the loop turn until ``condition()`` is true."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {what}") from None
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything run that can run without waiting."""
+    for _ in range(count):
+        await asyncio.sleep(0)

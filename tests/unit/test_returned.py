@@ -1,0 +1,202 @@
+"""What comes back undelivered: sent again within the grace, reported, or answered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from time import monotonic
+from typing import Any
+
+import pytest
+
+import rpclib
+from rpclib import backoff, envelope
+from rpclib.address import Address, Kind
+from rpclib.envelope import CALL, Request
+from tests.unit.scripted import Scripted, Sent, World, returning, scripted, turns, until
+
+
+class Service:
+    def __init__(self) -> None:
+        self.ran = 0
+
+    @rpclib.expose
+    async def echo(self, value: Any = None) -> Any:
+        self.ran += 1
+        return value
+
+    @rpclib.expose
+    async def hang(self) -> None:
+        self.ran += 1
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
+    monkeypatch.setattr(backoff, "delay", lambda *_: 0.0)
+    return scripted()
+
+
+def connect(driver: type[Scripted], **settings: Any) -> rpclib.Transport:
+    return rpclib.connect("x://h", driver=driver, **{"timeout": 5, "grace": 0, **settings})
+
+
+def reply(world: World, request: Request, value: Any) -> None:
+    world.session.deliver(
+        Address(Kind.INBOX, "", key=request.reply_to or ""), envelope.encode_result(request.id, value)
+    )
+
+
+async def test_a_call_to_nobody_is_sent_again_until_the_grace_is_over(driver: type[Scripted]) -> None:
+    returning(driver.world)
+    times: list[float] = []
+    async with connect(driver) as rpc:
+        began = monotonic()
+        inner = driver.world.on_send
+        assert inner is not None
+
+        def on_send(session: Scripted, sent: Sent) -> None:
+            times.append(monotonic() - began)
+            inner(session, sent)
+
+        driver.world.on_send = on_send
+        with pytest.raises(
+            rpclib.NoServer, match=r'nobody serves "t" .* on x://h \(no such queue; tried'
+        ) as caught:
+            await rpc.client("t", route_grace=0.6).call("m", a=1)
+        assert caught.value.maybe_executed is False
+        assert not rpc.calls.table
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    for wait, at_least in zip(waits, (0.05, 0.1, 0.2), strict=False):
+        assert at_least - 0.005 <= wait
+    assert 3 <= len(times) <= 5
+    assert len({request.id for request in driver.world.requests}) == 1
+    remaining = [request.remaining or 0 for request in driver.world.requests]
+    assert remaining == sorted(remaining, reverse=True)
+    assert remaining[0] > remaining[-1]
+    assert all(sent.tag == sent.request.id for sent in driver.world.sent)
+
+
+async def test_a_server_that_comes_within_the_grace_gets_the_call(driver: type[Scripted]) -> None:
+    returning(driver.world, times=2)
+    driver.world.deaf = True
+    async with connect(driver) as rpc:
+        call = asyncio.create_task(rpc.client("t").call("m"))
+        await until(lambda: len(driver.world.requests) == 3)
+        reply(driver.world, driver.world.requests[-1], "late but there")
+        assert await call == "late but there"
+
+
+async def test_without_grace_it_is_told_at_once(driver: type[Scripted]) -> None:
+    returning(driver.world)
+    async with connect(driver) as rpc:
+        with pytest.raises(rpclib.NoServer):
+            await rpc.client("t", route_grace=0).call("m")
+        assert len(driver.world.requests) == 1
+
+
+async def test_a_deadline_before_the_end_of_the_grace_says_that_nobody_is_there(driver: type[Scripted]) -> None:
+    returning(driver.world)
+    async with connect(driver) as rpc:
+        began = monotonic()
+        with pytest.raises(rpclib.NoServer) as caught:
+            await rpc.client("t", timeout=0.3, route_grace=60).call("m")
+        assert caught.value.maybe_executed is False
+        assert 0.1 < monotonic() - began < 3
+
+
+async def test_a_call_that_was_sent_again_and_stayed_away_times_out(driver: type[Scripted]) -> None:
+    returning(driver.world, times=1)
+    async with connect(driver) as rpc:
+        with pytest.raises(rpclib.CallTimeout):
+            await rpc.client("t", timeout=0.3, route_grace=60).call("m")
+
+
+async def test_a_call_that_ended_meanwhile_is_not_sent_again(driver: type[Scripted]) -> None:
+    returning(driver.world)
+    async with connect(driver) as rpc:
+        call = asyncio.create_task(rpc.client("t").call("m"))
+        await until(lambda: driver.world.requests)
+        await turns()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.sleep(0.1)
+        assert len(driver.world.requests) == 1
+        driver.world.session.events.undeliverable(driver.world.sent[0].body, "late")
+        assert rpc.counters.undeliverable == 0
+
+
+async def test_a_session_found_dead_when_sending_again_ends_the_call(driver: type[Scripted]) -> None:
+    returning(driver.world)
+    async with connect(driver) as rpc:
+        call = asyncio.create_task(rpc.client("t").call("m"))
+        await until(lambda: driver.world.requests)
+        await turns()
+        driver.world.session.lose(told=False)
+        with pytest.raises(rpclib.ConnectionLost):
+            await call
+
+
+async def test_casts_that_come_back_are_reported(driver: type[Scripted], caplog: pytest.LogCaptureFixture) -> None:
+    returning(driver.world)
+    reported: list[rpclib.Undeliverable] = []
+
+    def report(one: rpclib.Undeliverable) -> None:
+        reported.append(one)
+        raise RuntimeError("the program's own mistake")
+
+    rpc = rpclib.connect("x://h", driver=driver, on_undeliverable=report)
+    async with rpc:
+        await rpc.client("t").cast("m", a=1)
+        await rpc.client("t").fanout("n")
+        await until(lambda: len(reported) == 2)
+        assert reported[0] == rpclib.Undeliverable("m", {"a": 1}, "no such queue")
+        assert rpc.counters.undeliverable == 2
+    assert "on_undeliverable raised" in caplog.text
+
+
+async def test_without_anybody_to_tell_casts_are_counted(driver: type[Scripted]) -> None:
+    returning(driver.world)
+    async with connect(driver) as rpc:
+        await rpc.client("t").cast("m")
+        await until(lambda: rpc.counters.undeliverable == 1)
+
+
+async def test_a_foreign_call_that_comes_back_is_answered(driver: type[Scripted]) -> None:
+    """One that a stopping server of this transport passed on: its caller waits elsewhere."""
+    async with connect(driver) as rpc, connect(driver) as other:
+        assert other.inbox is not None
+        call = envelope.encode_request(CALL, b"f" * 16, "m", {}, 5.0, other.inbox, None, None, None, None)
+        driver.world.sessions[0].events.undeliverable(call, "gone")
+        [answer] = driver.world.sent
+        assert answer.address.key == other.inbox
+        failure = answer.message
+        assert isinstance(failure, envelope.Failure)
+        assert (failure.id, failure.code, failure.details) == (b"f" * 16, "NO_SERVER", {"maybe_executed": False})
+        driver.world.sessions[0].lose(told=False)
+        rpc.undeliverable(call, "gone")
+        assert rpc.counters.unanswered == 1
+
+
+async def test_other_things_that_come_back_are_left_alone(driver: type[Scripted]) -> None:
+    async with connect(driver) as rpc:
+        for body in (b"rubbish", envelope.encode_result(b"i" * 16, 1), envelope.encode_alive(b"i" * 16)):
+            driver.world.session.events.undeliverable(body, "gone")
+        own = envelope.encode_request(CALL, rpc.next_id(), "m", {}, 5.0, rpc.inbox, None, None, None, None)
+        driver.world.session.events.undeliverable(own, "its call has ended")
+        assert not driver.world.sent
+        assert rpc.counters == rpclib.Counters()
+
+
+async def test_a_lost_worker_ends_its_call(driver: type[Scripted]) -> None:
+    driver.world.deaf = True
+    async with connect(driver) as rpc:
+        call = asyncio.create_task(rpc.client("t").call("m"))
+        await until(lambda: driver.world.sent)
+        driver.world.session.events.worker_lost(b"x" * 16)
+        driver.world.session.events.worker_lost(driver.world.sent[0].tag)
+        with pytest.raises(rpclib.WorkerLost, match="had taken m on") as caught:
+            await call
+        assert caught.value.maybe_executed
+        driver.world.session.events.worker_lost(driver.world.sent[0].tag)
