@@ -48,10 +48,12 @@ class AmqpAdmin:
         return [queue for queue in found if queue is not None]
 
     async def purge(self, name: str) -> int:
-        return await self._clear("purge", "queue_purge", name)
+        return await self._clear("purge", name)
 
     async def delete(self, name: str) -> int:
-        return await self._clear("delete", "queue_delete", name)
+        if await self._look(name) is None:  # deleting what is not there succeeds
+            raise _none("delete", name)
+        return await self._clear("delete", name)
 
     async def _exists(self, exchange: str) -> bool:
         try:
@@ -72,12 +74,12 @@ class AmqpAdmin:
             raise failed(f'cannot look at queue "{name}"', error) from None
         return Queue(name, found.message_count, found.consumer_count)
 
-    async def _clear(self, verb: str, method: str, name: str) -> int:
+    async def _clear(self, verb: str, name: str) -> int:
         try:
-            return int((await self._ask(method, name)).message_count)
+            return int((await self._ask(f"queue_{verb}", name)).message_count)
         except ChannelClosed as error:
             if error.code == NOT_FOUND:
-                raise NoServer(f'cannot {verb} queue "{name}": there is none') from None
+                raise _none(verb, name) from None
             raise failed(f'cannot {verb} queue "{name}"', error) from None
 
     async def _ask(self, method: str, *args: object, **kwargs: object) -> Any:
@@ -87,3 +89,7 @@ class AmqpAdmin:
             return await channel.ask(getattr(channel, method), *args, **kwargs)
         finally:
             channel.discard()
+
+
+def _none(verb: str, name: str) -> NoServer:
+    return NoServer(f'cannot {verb} queue "{name}": there is no such queue')

@@ -34,13 +34,13 @@ class Management:
         self._url = url
         self._options = options
         scheme, port = WHERE[url.scheme]
-        self._base = options.management or f"{scheme}://{Host(url.hosts[0].name, port)}"
+        self.base = options.management or f"{scheme}://{Host(url.hosts[0].name, port)}"
 
     async def get(self, *path: str) -> Any:
         """The JSON at ``/api/`` and the parts of ``path``. Raises TransportError saying what to do."""
         if self._options.auth == "external":
             raise AccessDenied("listing queues needs a user and a password, which auth=external does without")
-        base = urlsplit(self._base)
+        base = urlsplit(self.base)
         target = "/".join([base.path.rstrip("/"), "api", *(quote(part, safe="") for part in path)])
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
@@ -54,7 +54,7 @@ class Management:
             reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or error
         except http.client.HTTPException:
             reason = "its answer is not HTTP"
-        raise Unreachable(f"no list of queues from {self._base} ({reason}): {HELP}")
+        raise Unreachable(f"no list of queues from {self.base} ({reason}): {HELP}")
 
     @property
     def vhost(self) -> str:
@@ -73,7 +73,7 @@ class Management:
         """What the broker said. Raises AccessDenied, or ValueError for what RabbitMQ does not say."""
         if answer.status == http.client.UNAUTHORIZED:
             raise AccessDenied(
-                f'{self._base} refuses to list queues for the user "{self._url.user or "guest"}": '
+                f'{self.base} refuses to list queues for the user "{self._url.user or "guest"}": '
                 'it needs the tag "management" (rabbitmqctl set_user_tags)'
             )
         if answer.status != http.client.OK:
@@ -97,7 +97,7 @@ async def _get(
         )
         received = await reader.read()
     finally:
-        writer.close()
+        writer.transport.abort()  # at once: there is nothing left to say, not even by TLS
     answer = http.client.HTTPResponse(cast(socket.socket, _Received(received)))
     answer.begin()
     return answer

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from rpclib.driver import Admin
 from rpclib.errors import ConnectionLost, NoServer
 from tests.rabbit import PASSWORD, USER, Rabbit, free_ports, running
 from tests.rabbit import exchange as exchange
+
+from .conftest import PATIENCE
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("place")]
 
@@ -254,22 +257,29 @@ def converse(arguments: list[str], answer: str) -> tuple[int, str]:
     command = [sys.executable, "-c", "from rpclib.cli import main; main()", *arguments]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    shown = b""
+    shown = ""
     try:
-        while b"[y/N]" not in shown:
-            shown += os.read(ours, 4096)
-        if answer == "Ctrl-C":
-            process.send_signal(signal.SIGINT)
-        else:
-            os.write(ours, answer.encode())
-        while True:
-            shown += os.read(ours, 4096)
+        while "[y/N]" not in shown and (more := shows(ours, PATIENCE)):
+            shown += more
+        for _ in range(10):
+            if answer != "Ctrl-C":
+                os.write(ours, answer.encode())
+            else:
+                process.send_signal(signal.SIGINT)
+            while more := shows(ours, 2):  # silent, it was not yet reading when the signal came
+                shown += more
+        raise AssertionError(f"it does not end: {shown}")
     except OSError:  # it has closed the other end
-        return process.wait(30), shown.decode()
+        return process.wait(PATIENCE), shown
     finally:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def shows(terminal: int, seconds: float) -> str:
+    """What a command shows next; empty if that is nothing for so long. Raises OSError when it has ended."""
+    return os.read(terminal, 4096).decode() if select.select([terminal], [], [], seconds)[0] else ""
 
 
 async def test_without_the_plugin_it_says_what_to_do(area: str) -> None:
