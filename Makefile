@@ -37,7 +37,9 @@ system: ## install the Debian packages the tests use, without starting them
 	@tools/debian $(BROKERS) iproute2
 
 constraints: ## pin the newest versions that setup.cfg allows
-	rm -rf .venv && $(MAKE) .venv/python
+	rm -rf .venv
+# On a line of its own: `make -n` runs the lines that name MAKE.
+	$(MAKE) .venv/python
 	.venv/bin/python -m pip --disable-pip-version-check --quiet install --editable '.[dev]'
 	.venv/bin/python -m pip --disable-pip-version-check freeze --exclude-editable > constraints.txt
 
