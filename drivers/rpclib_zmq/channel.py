@@ -53,14 +53,14 @@ class Channel:
             self._loop.call_soon(self._read)
         return True
 
-    def close(self) -> None:
-        """Close at once, dropping what zmq has not sent. Idempotent."""
+    def close(self, linger: int = 0) -> None:
+        """Close, dropping what zmq has not sent within ``linger`` milliseconds. Idempotent."""
         if not self._closed:
             self._closed = True
             for handle in self._handles:
                 self._loop.remove_reader(handle)
             self._socket.disable_monitor()
-            self._context.destroy(linger=0)
+            self._context.destroy(linger=linger)
 
     def _read(self) -> None:
         self._due = False

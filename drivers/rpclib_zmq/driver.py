@@ -19,6 +19,7 @@ from rpclib_zmq.channel import Channel
 from rpclib_zmq.header import DELIVER, FIXED, REDELIVER, UNPACK, Header, name_of, read_json
 from rpclib_zmq.options import ZmqOptions
 from rpclib_zmq.outbox import Lane, Outbox
+from rpclib_zmq.questions import Questions
 from rpclib_zmq.rundir import RunDir, default_path
 from rpclib_zmq.subscription import ZmqSubscription
 
@@ -30,6 +31,8 @@ _GREETING = 5.0
 """Seconds the receiver gets to answer a greeting."""
 _FAREWELL = 5.0
 """Seconds the receiver gets to take what is left when a session closes."""
+_LAST_WORD = 200
+"""Milliseconds for zmq to write the confirmation that a session has read everything."""
 _TICK = 0.5
 _SILENT_TICKS = 8
 """Heartbeats without an answer after which the receiver is given up. Counted, not timed: a blocked loop must not
@@ -57,6 +60,7 @@ class ZmqDriver(Driver):
             Capability.EXPIRES,
             Capability.ORDERED,
             Capability.CROSS_PROCESS,
+            Capability.CROSS_HOST,
         }
     )
     options = ZmqOptions
@@ -70,7 +74,7 @@ class ZmqDriver(Driver):
         self._welcome: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._farewell: asyncio.Future[None] | None = None
         self._subscriptions: dict[int, ZmqSubscription] = {}
-        self._answers: dict[int, asyncio.Future[int]] = {}
+        self._questions = Questions()
         self._last_number = 0
         self._inbox_prefix = ""
         self._outbox = Outbox(self._transmit)
@@ -149,22 +153,15 @@ class ZmqDriver(Driver):
             self._end(ConnectionLost("the session was closed"))
 
     def sever(self) -> None:
-        if self._error is None:
-            error = ConnectionLost("severed")
-            self._end(error)
-            self._loop.call_soon(self._events.lost, error)
+        self._lost("severed")
 
     async def ask(self, kind: int, number: int, name: bytes = b"", value: int = 0) -> int:
         """Put a question and return its answer's value. Raises ConnectionLost, and TransportError for a refusal."""
         self._check()
-        answer: asyncio.Future[int] = self._loop.create_future()
-        self._answers[number] = answer
-        try:
+        with self._questions.asked(number) as answer:
             self._flush_taken()
             self._channel.send(Header(kind, number=number, value=value, name=name).encode())
             return await answer
-        finally:
-            self._answers.pop(number, None)
 
     def took(self, number: int, count: int) -> None:
         """Messages of a subscription were taken: tell the receiver, once a loop turn."""
@@ -237,11 +234,11 @@ class ZmqDriver(Driver):
         if waited:
             self._weigh()
 
-    def _hush(self, hushed: bool) -> None:
+    def _hush(self, number: int, hushed: bool) -> None:
         """The receiver is leaving: send nothing new until it is gone, or asks to go on."""
         self._hushed = hushed
         self._weigh()
-        self._channel.send(Header(header.LEAVING, value=hushed).encode())
+        self._channel.send(Header(header.LEAVING, number=number, value=hushed).encode())
 
     def _weigh(self) -> None:
         """See whether senders have to wait."""
@@ -278,26 +275,32 @@ class ZmqDriver(Driver):
 
     def _on_answer(self, kind: int, number: int, value: int, name: bytes, payload: bytes) -> None:
         if kind in (header.SUBSCRIBED, header.STOPPED, header.COUNTED):
-            answer = self._answers.get(number)
-            if answer is not None and not answer.done():
-                answer.set_result(value)
+            self._questions.answered(number, value)
         elif kind == header.WELCOME and not self._welcome.done():
             self._welcome.set_result(read_json(payload))
         elif kind == header.LEAVING:
             if self._welcome.done():
-                self._hush(bool(value))
+                self._hush(number, bool(value))
             else:
                 self._welcome.set_exception(_Leaving())
-        elif kind == header.BYE and self._farewell is not None and not self._farewell.done():
-            self._farewell.set_result(None)
+        elif kind == header.BYE:
+            self._dismissed()
         elif kind == header.REFUSED:
             self._refused(number, name.decode(errors="replace"))
 
+    def _dismissed(self) -> None:
+        """The receiver confirms the end of the session, or ends it because it leaves."""
+        if self._farewell is None:
+            self._channel.send(header.greeting(header.BYE))
+            self._channel.close(linger=_LAST_WORD)
+            self._lost(f"the receiver in {self._run.path} left")
+        elif not self._farewell.done():
+            self._farewell.set_result(None)
+
     def _refused(self, number: int, reason: str) -> None:
-        answer = self._answers.get(number)
-        if answer is not None and not answer.done():
-            answer.set_exception(TransportError(f"the receiver refuses: {reason}"))
-        elif not number:
+        if number:
+            self._questions.refused(number, TransportError(f"the receiver refuses: {reason}"))
+        else:
             self._lost(f"the receiver ended the session: {reason}")
 
     def _on_end(self) -> None:
@@ -307,12 +310,12 @@ class ZmqDriver(Driver):
             self._lost(f"the receiver in {self._run.path} went away")
 
     def _lost(self, reason: str) -> None:
+        """End the session, and tell in a later turn: what has arrived is taken before calls are given up."""
         if self._error is None:
             error = ConnectionLost(reason)
-            closing = self._farewell is not None
             self._end(error)
-            if not closing:
-                self._events.lost(error)
+            if self._farewell is None:
+                self._loop.call_soon(self._events.lost, error)
 
     def _end(self, error: TransportError) -> None:
         """Close the connection and wake everybody who waits. Idempotent."""
@@ -322,9 +325,7 @@ class ZmqDriver(Driver):
         self._channel.close()
         if self._timer is not None:
             self._timer.cancel()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(ConnectionLost(str(error)))
+        self._questions.fail(str(error))
         if self._farewell is not None and not self._farewell.done():
             self._farewell.set_exception(ConnectionLost(str(error)))
         for subscription in self._subscriptions.values():

@@ -40,7 +40,7 @@ UNDELIVERABLE: Final = 17  # tag, name: reason, payload: a message comes back
 LOST: Final = 18  # tag: the worker that had it is gone
 STATUS: Final = 19  # asks for, and carries, JSON about the receiver
 QUIT: Final = 20  # asks the receiver to finish and leave
-LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send, until 1; echoed to confirm
+LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send; number: which; echoed
 
 # Receiver and receiver.
 LINK: Final = 30  # payload: JSON greeting, from the one who connected

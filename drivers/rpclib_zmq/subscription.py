@@ -15,6 +15,10 @@ from rpclib_zmq import header
 if TYPE_CHECKING:
     from rpclib_zmq.driver import ZmqDriver
 
+_CONFIRMED = 200
+"""Messages of a subscription without a limit that arrive before the receiver is told; it lets 1000 be under way."""
+_CONFIRMED_BYTES = 2 * 1024 * 1024
+
 
 class ZmqSubscription(Subscription):
     """Holds at most ``prefetch`` messages; the rest waits in the receiver, where others can get it."""
@@ -26,6 +30,8 @@ class ZmqSubscription(Subscription):
         self._unlimited = unlimited
         self._items: deque[tuple[bytes, bool, float, float, float]] = deque()
         """Body, whether redelivered, hand-over, expiry (0: never), seconds waited before."""
+        self._unconfirmed = 0
+        self._unconfirmed_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: TransportError | None = None
         self._stopped = False
@@ -36,7 +42,11 @@ class ZmqSubscription(Subscription):
         sent = now - header.age(stamped, now) / 1000
         self._items.append((body, redelivered, sent, sent + ttl / 1000 if ttl else 0.0, waited / 1000))
         if self._unlimited:
-            self._session.took(self._number, 1)
+            self._unconfirmed += 1
+            self._unconfirmed_bytes += len(body)
+            if self._unconfirmed >= _CONFIRMED or self._unconfirmed_bytes >= _CONFIRMED_BYTES:
+                self._session.took(self._number, self._unconfirmed)
+                self._unconfirmed = self._unconfirmed_bytes = 0
         if self._waiter is not None:
             self._wake()
 

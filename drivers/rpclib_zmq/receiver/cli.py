@@ -16,7 +16,7 @@ from typing import Any
 import zmq
 from pydantic import ValidationError
 
-from rpclib.errors import ConfigError, RpcError
+from rpclib.errors import ConfigError, RpcError, Unreachable
 from rpclib_zmq import header, keys
 from rpclib_zmq.header import Header, read_json
 from rpclib_zmq.options import NetworkOptions
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(run, options, say)
     except RpcError as error:
         say(str(error))
-        return EX_CONFIG
+        return EX_UNAVAILABLE if isinstance(error, Unreachable) else EX_CONFIG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,7 +138,7 @@ def _serve(run: RunDir, options: argparse.Namespace, say: Callable[[str], None])
 
 
 def _status(run: RunDir, as_json: bool) -> int:
-    status = _ask(run, header.STATUS)
+    status = ask(run, header.STATUS)
     if status is None:
         print("{}" if as_json else f"no receiver serves {run.path}")  # noqa: T201
         return EX_UNAVAILABLE
@@ -151,12 +151,14 @@ def _status(run: RunDir, as_json: bool) -> int:
         f"{name}: {place['takers']} subscribed, {place['waiting']} waiting"
         for name, place in sorted(status["places"].items())
     ]
+    lines += [f"link to receiver {link['node']}: {link['names']} names" for link in status.get("links", ())]
+    lines += [f"peer {address}: {state}" for address, state in status.get("dials", {}).items()]
     print("\n".join(lines))  # noqa: T201
     return EX_OK
 
 
 def _stop(run: RunDir) -> int:
-    answer = _ask(run, header.QUIT)
+    answer = ask(run, header.QUIT)
     if answer is None:
         print(f"no receiver serves {run.path}")  # noqa: T201
         return EX_OK
@@ -166,8 +168,8 @@ def _stop(run: RunDir) -> int:
     return EX_OK
 
 
-def _ask(run: RunDir, kind: int, seconds: float = 5.0) -> dict[str, Any] | None:
-    """Put a question to the receiver; None when there is none, or it does not answer."""
+def ask(run: RunDir, kind: int, seconds: float = 5.0) -> dict[str, Any] | None:
+    """Put a question to the receiver; None when there is none. Raises Unreachable when it does not answer."""
     if not run.listening():
         return None
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -176,7 +178,7 @@ def _ask(run: RunDir, kind: int, seconds: float = 5.0) -> dict[str, Any] | None:
         socket.connect(run.endpoint)
         socket.send_multipart([Header(kind).encode(), b""])
         if not socket.poll(int(seconds * 1000)):
-            return None
+            raise Unreachable(f"the receiver (pid {run.holder()}) in {run.path} does not answer")
         return read_json(socket.recv_multipart()[-1])
     finally:
         context.destroy(linger=0)

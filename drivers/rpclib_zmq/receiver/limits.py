@@ -9,6 +9,10 @@ WINDOW: Final = 1000
 """Messages of one session to one address that may wait in the receiver."""
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 """Their bytes; one message more may start while there is a byte left."""
+REPORTED: Final = WINDOW // 10
+"""Messages that leave the queues before their session is told. A part of the window, so that a sender that has used
+it up is told as its messages leave, and others need not be."""
+REPORTED_BYTES: Final = WINDOW_BYTES // 10
 SESSION: Final = 8 * WINDOW
 """Messages of one session that may wait in all; no driver sends as many."""
 HELD_BYTES: Final = 256 * 1024 * 1024

@@ -10,14 +10,15 @@ from typing import Any
 import zmq
 
 from rpclib_zmq import header
-from rpclib_zmq.header import INBOX, PROTOCOL, Header, is_name, read_json
+from rpclib_zmq.header import PROTOCOL, Header, read_json
 from rpclib_zmq.receiver.limits import COPIED_BELOW
 from rpclib_zmq.receiver.link import Link, Remote
 from rpclib_zmq.receiver.message import Message, Payload
 from rpclib_zmq.receiver.network import Dial, Network
-from rpclib_zmq.receiver.place import Place, Shared
+from rpclib_zmq.receiver.place import Shared
 from rpclib_zmq.receiver.router import NOBODY, Router
 from rpclib_zmq.receiver.sockets import send
+from rpclib_zmq.receiver.topics import Topics
 
 log = logging.getLogger("rpclib_zmq")
 
@@ -25,12 +26,6 @@ _DEAD_AFTER = 3.0
 """Seconds of silence that end a link whose connection looks alive."""
 _INBOXES = 1000
 """Replies that may be under way to one peer."""
-_SHARE = 100
-"""Messages that may be under way to one subscription of a peer."""
-_TAKERS = 1000
-"""Subscriptions of one name at one peer that are told apart."""
-_TOPICS = 10_000
-"""Names a peer may announce."""
 
 
 class Mesh:
@@ -46,15 +41,11 @@ class Mesh:
         self._network = network
         self._by_peer: dict[tuple[bool, bytes], Link] = {}
         self._inboxes: dict[str, Shared] = {}
-        self._dirty: set[bytes] = set()
-        self._version = 0
-        self._unconfirmed: list[tuple[int, Callable[[], object]]] = []
-        router.changed = self._changed
+        self._topics = Topics(router, self.links)
         router.elsewhere = self._to_inbox
-        router.announced = self._announced
         self._handlers: dict[int, Callable[[Link, Header, zmq.Frame, float], None]] = {
-            header.TOPICS: self._topics,
-            header.SEEN: self._seen,
+            header.TOPICS: self._topics.told,
+            header.SEEN: self._topics.seen,
             header.PASS: self._passed,
             header.ARRIVED: self._arrived,
             header.RETURNED: self._returned,
@@ -114,11 +105,7 @@ class Mesh:
 
     def settle(self) -> None:
         """After a batch: tell the peers what changed and what arrived."""
-        if self._dirty:
-            names, self._dirty = self._dirty, set()
-            self._version += 1
-            for link in self.links.values():
-                self._tell(link, names, snapshot=False)
+        self._topics.tell_changes()
         for link in list(self.links.values()):
             link.flush()
             if link.gone:
@@ -126,10 +113,7 @@ class Mesh:
 
     def withdraw(self) -> None:
         """This receiver is leaving: the peers shall send no new work."""
-        self._version += 1
-        for link in self.links.values():
-            self._tell(link, (), snapshot=True)
-        self._router.changed = lambda place: None
+        self._topics.withdraw()
 
     def busy(self) -> bool:
         """Whether sessions here wait for answers from elsewhere."""
@@ -198,7 +182,7 @@ class Mesh:
         remote = Remote(link, inbox, _INBOXES)
         inbox.add(remote)
         inbox.serve(remote, now)
-        self._tell(link, list(self._router.places), snapshot=True)
+        self._topics.tell_all(link)
 
     def _drop(self, link: Link, reason: str) -> None:
         """End a link. What is under way there is lost; what waits for it goes elsewhere or back."""
@@ -218,72 +202,7 @@ class Mesh:
         if dial is not None and dial.state == "linked":  # drop what zmq would send when it connects again
             dial.state = "connecting"
             self._network.hang_up(dial, 0.1)
-        self._confirm()
-
-    # Who serves what.
-
-    def _changed(self, place: Place) -> None:
-        if place.name[0] != INBOX:
-            self._dirty.add(place.name)
-
-    def _announced(self, place: Place, then: Callable[[], object]) -> None:
-        """Call ``then`` when every peer knows who serves the place."""
-        if place.name[0] == INBOX or not self.links:
-            then()
-            return
-        self.settle()
-        self._unconfirmed.append((self._version, then))
-        self._confirm()
-
-    def _confirm(self) -> None:
-        seen = min((link.seen for link in self.links.values()), default=self._version)
-        done = [then for version, then in self._unconfirmed if version <= seen]
-        self._unconfirmed = [(version, then) for version, then in self._unconfirmed if version > seen]
-        for then in done:
-            then()
-
-    def _tell(self, link: Link, names: Any, *, snapshot: bool) -> None:
-        told = {}
-        for name in names:
-            place = self._router.places.get(name)
-            takers = [taker for taker in place.takers if taker.local] if place else []
-            if name[0] != INBOX and (takers or not snapshot):
-                told[name.decode()] = len(takers)
-        head = Header(header.TOPICS, number=snapshot, value=self._version)
-        link.transmit(head.encode(), json.dumps(told).encode())
-
-    def _topics(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
-        told = read_json(payload.bytes)
-        names = {name.encode(): count for name, count in told.items() if isinstance(count, int)}
-        if head.number:
-            for name in link.remotes.keys() - names.keys():
-                names[name] = 0
-        for name, count in names.items():
-            if is_name(name) and name[0] != INBOX and (name in link.remotes or len(link.remotes) < _TOPICS):
-                self._set(link, name, count, now)
-        link.transmit(Header(header.SEEN, value=head.value).encode())
-
-    def _set(self, link: Link, name: bytes, count: int, now: float) -> None:
-        """A peer has ``count`` subscriptions of that name. Of a message to all it gets one copy for all of them."""
-        remotes = link.remotes.pop(name, [])
-        if count > 0:
-            link.remotes[name] = remotes
-            place = self._router.join(name)
-            wanted = min(count, _TAKERS) if isinstance(place, Shared) else 1
-            while len(remotes) < wanted:
-                remote = Remote(link, place, _SHARE)
-                remotes.append(remote)
-                place.add(remote)
-                place.serve(remote, now)
-            if not isinstance(place, Shared):
-                remotes[0].count = count
-        while len(remotes) > max(count, 0):
-            remote = remotes.pop()
-            self._router.leave(remote.place, remote, (), now)
-
-    def _seen(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
-        link.seen = head.value
-        self._confirm()
+        self._topics.confirm()
 
     # Messages.
 
@@ -312,7 +231,8 @@ class Mesh:
                 session.transmit(note.encode(), payload)
             return
         place = self._router.places.get(message.name)
-        if isinstance(place, Shared) and place.takers:
+        if isinstance(place, Shared) and place.takers and not message.returned:
+            message.returned = True  # once is a race between machines; twice would be a circle
             place.put_back([message], now)
         else:
             self._router.give_back(message, NOBODY)

@@ -31,6 +31,7 @@ class Message:
         "origin",
         "payload",
         "redelivered",
+        "returned",
         "sender",
         "sent",
         "serial",
@@ -71,6 +72,8 @@ class Message:
         """Reasons why it still counts against its sender: its arrival, then each queue it waits in."""
         self.redelivered = False
         """A session that ended may have run it."""
+        self.returned = False
+        """A peer it was passed on to had nobody for it either."""
         self.taker: Taker | None = None
         """Whose load it counts towards, from the hand-over to the answer."""
 

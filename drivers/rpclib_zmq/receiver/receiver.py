@@ -23,12 +23,15 @@ from rpclib_zmq.receiver import limits
 from rpclib_zmq.receiver.hosts import Hosts
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.sockets import receive, router_socket, send
+from rpclib_zmq.receiver.status import status_of
 from rpclib_zmq.receiver.watch import Watch
 from rpclib_zmq.rundir import RunDir
 
 log = logging.getLogger("rpclib_zmq")
 
 _BATCH = 256
+_FIRST_SESSION = 2.0
+"""Seconds that whoever started a receiver has to connect before its idle time begins."""
 _FIRST_LINKS = 1.0
 """Seconds to wait for the first answers of other receivers before this one is ready."""
 
@@ -50,6 +53,7 @@ class Receiver:
         self._poller = zmq.Poller()
         self._handlers: dict[Any, Callable[[], None]] = {}
         self._leave_by: float | None = None
+        self._dismissed = False
         self._strangers = 0
         self._hosts: Hosts | None = None
         if options.listen or options.peers or options.matchmaker:
@@ -86,7 +90,8 @@ class Receiver:
 
     def _loop(self, ready: Callable[[], None]) -> None:
         router, hosts, poll, handlers = self._router, self._hosts, self._poller.poll, self._handlers
-        began = idle_since = next_tick = monotonic()
+        began = next_tick = monotonic()
+        idle_since = began + _FIRST_SESSION
         is_ready = False
         while True:
             for source, _ in poll(max(0, int((next_tick - monotonic()) * 1000) + 1)):
@@ -105,7 +110,7 @@ class Receiver:
                 next_tick = now + limits.TICK
                 if self._idle_exit is not None and now - idle_since >= self._idle_exit:
                     return
-            if self._leave_by is not None and (self._wound_down() or now >= self._leave_by):
+            if self._leave_by is not None and self._finished(self._leave_by, now):
                 return
 
     def _tick(self, now: float) -> None:
@@ -113,8 +118,13 @@ class Receiver:
         if self._hosts is not None:
             self._hosts.tick(now)
 
-    def _wound_down(self) -> bool:
-        return self._router.wind_down() and (self._hosts is None or not self._hosts.mesh.busy())
+    def _finished(self, leave_by: float, now: float) -> bool:
+        """Whether a receiver that is leaving may go: first nothing runs any more, then everybody has been told."""
+        router = self._router
+        if not self._dismissed and router.wind_down() and (self._hosts is None or not self._hosts.mesh.busy()):
+            self._dismissed = True
+            router.dismiss()
+        return now >= leave_by or (self._dismissed and not router.sessions)
 
     def _receive(self) -> None:
         router, socket, now = self._router, self._socket, monotonic()
@@ -189,7 +199,7 @@ class Receiver:
             "run_dir": str(self.run_dir.path),
             "leaving": self._leave_by is not None,
             "strangers": self._strangers,
-            **self._router.status(),
+            **status_of(self._router),
             **({} if self._hosts is None else self._hosts.mesh.status()),
         }
 

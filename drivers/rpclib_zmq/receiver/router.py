@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any
 
 import zmq
 
@@ -280,32 +279,11 @@ class Router:
         self.settle()
         return done
 
-    def _hushed(self, session: Session, head: Header, now: float) -> None:
-        session.quiet = session.hushed and head.value == 1
+    def dismiss(self) -> None:
+        """Tell every session that this is the end; each confirms when it has read all that was sent to it."""
+        for session in list(self.sessions.values()):
+            session.transmit(header.greeting(header.BYE))
+        self.settle()
 
-    def status(self) -> dict[str, Any]:
-        """What an operator wants to know, as JSON."""
-        return {
-            "sessions": [
-                {
-                    "number": session.number,
-                    "pid": session.pid,
-                    "program": session.program,
-                    "stalled": session.stalled,
-                    "subscriptions": len(session.subscriptions),
-                    "waiting": session.waiting,
-                    "unanswered": len(session.debts),
-                }
-                for session in self.sessions.values()
-            ],
-            "places": {
-                place.name.decode(): {
-                    "takers": sum(taker.count for taker in place.takers),
-                    "waiting": sum(len(queue) for queue in place.queues()),
-                }
-                for place in self.places.values()
-                if place.name[0] != INBOX
-            },
-            "held_bytes": self.tally.held,
-            "events": dict(self.tally.events),
-        }
+    def _hushed(self, session: Session, head: Header, now: float) -> None:
+        session.quiet = session.hushed and head.number == session.hushes

@@ -10,7 +10,7 @@ import zmq
 
 from rpclib_zmq import header
 from rpclib_zmq.header import DELIVER, MAGIC, NO_TAG, PACK, REDELIVER, Header, stamp
-from rpclib_zmq.receiver.limits import OWED, PREFETCH, UNTAKEN_BYTES
+from rpclib_zmq.receiver.limits import OWED, PREFETCH, REPORTED, REPORTED_BYTES, UNTAKEN_BYTES
 from rpclib_zmq.receiver.message import Message, Payload, Sender, Taker, Tally
 from rpclib_zmq.receiver.sockets import send
 
@@ -23,6 +23,8 @@ class Debts:
 
     def __init__(self) -> None:
         self._owed: dict[bytes, Message] = {}
+        self.load = 0
+        """Those that are not past their time."""
 
     def __len__(self) -> int:
         return len(self._owed)
@@ -33,22 +35,27 @@ class Debts:
             self.settle(next(iter(self._owed)))
         message.taker = taker
         taker.busy += 1
+        self.load += 1
         self._owed[message.tag] = message
 
     def settle(self, tag: bytes) -> Message | None:
         """It was answered, passed on, or not handed over after all. Returns what was owed for."""
         message = self._owed.pop(tag, None)
-        if message is not None and message.taker is not None:
-            message.taker.busy -= 1
-            message.taker = None
+        if message is not None:
+            self._unload(message)
         return message
 
     def forget_load(self, now: float) -> None:
         """A message past its time burdens nobody any more; its loss would still be told (it may be a stream)."""
         for message in self._owed.values():
-            if message.taker is not None and message.expired(now):
-                message.taker.busy -= 1
-                message.taker = None
+            if message.expired(now):
+                self._unload(message)
+
+    def _unload(self, message: Message) -> None:
+        if message.taker is not None:
+            message.taker.busy -= 1
+            message.taker = None
+            self.load -= 1
 
     def drain(self) -> list[Message]:
         """Take out everything that is owed."""
@@ -74,7 +81,7 @@ class Subscription(Taker):
 
     @property
     def load(self) -> int:
-        return max(len(self.untaken), self.busy)
+        return max(len(self.untaken), self.session.debts.load)
 
     @property
     def room(self) -> bool:
@@ -131,11 +138,15 @@ class Session(Sender):
         """It was told that the receiver leaves."""
         self.quiet = False
         """It has confirmed that it sends nothing new."""
+        self.hushes = 0
+        """How often it was told to hush or to go on, so that an old confirmation is not taken for a new one."""
         self._socket = socket
         self._tally = tally
         self._due = due
         self._accepted: dict[int, tuple[int, int]] = {}
         """Messages and bytes that left the queues, by lane."""
+        self._unreported = 0
+        self._unreported_bytes = 0
         self.unwatch: Callable[[], None] | None = None
         """Ends the watch over its process, where there is one."""
 
@@ -157,19 +168,24 @@ class Session(Sender):
         self._tally.held -= message.size
         count, size = self._accepted.get(message.serial, (0, 0))
         self._accepted[message.serial] = count + 1, size + message.size
-        self._due.add(self)
+        self._unreported += 1
+        self._unreported_bytes += message.size
+        if self._unreported >= REPORTED or self._unreported_bytes >= REPORTED_BYTES:
+            self._due.add(self)
 
     def flush(self) -> None:
         """Tell the session what left the queues since the last time."""
         for lane, (count, size) in self._accepted.items():
             self.transmit(Header(header.ACCEPTED, number=lane, value=count, ttl=size).encode())
         self._accepted.clear()
+        self._unreported = self._unreported_bytes = 0
 
     def hush(self, hushed: bool) -> None:
         """Ask it to send nothing new because the receiver leaves, or to go on until it has answered."""
         if hushed != self.hushed:
             self.hushed, self.quiet = hushed, False
-            self.transmit(Header(header.LEAVING, value=hushed).encode())
+            self.hushes += 1
+            self.transmit(Header(header.LEAVING, number=self.hushes, value=hushed).encode())
 
     def undeliverable(self, message: Message, reason: str) -> None:
         head = Header(header.UNDELIVERABLE, tag=message.tag, name=reason.encode())

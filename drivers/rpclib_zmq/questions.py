@@ -1,0 +1,40 @@
+"""Questions a session has put to the receiver, and who waits for the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rpclib.errors import ConnectionLost, TransportError
+
+
+class Questions:
+    """Waiting questions by number. An answer that nobody waits for any more is ignored."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, asyncio.Future[int]] = {}
+
+    @contextmanager
+    def asked(self, number: int) -> Iterator[asyncio.Future[int]]:
+        """The future of the answer, for as long as the block waits for it."""
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            yield answer
+        finally:
+            self._waiting.pop(number, None)
+
+    def answered(self, number: int, value: int) -> None:
+        answer = self._waiting.get(number)
+        if answer is not None and not answer.done():
+            answer.set_result(value)
+
+    def refused(self, number: int, error: TransportError) -> None:
+        answer = self._waiting.get(number)
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+
+    def fail(self, reason: str) -> None:
+        """Nothing will be answered any more."""
+        for number in list(self._waiting):
+            self.refused(number, ConnectionLost(reason))

@@ -1,0 +1,226 @@
+"""The parts that need no socket: headers, places, the outbox, options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from rpclib.address import Address, Kind
+from rpclib_zmq import header
+from rpclib_zmq.header import Header, age, decode, is_name, milliseconds, name_of, stamp
+from rpclib_zmq.options import NetworkOptions, ZmqOptions, is_loopback
+from rpclib_zmq.outbox import Outbox
+from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
+from rpclib_zmq.receiver.place import Everyone, Shared
+
+u32 = st.integers(0, 0xFFFFFFFF)
+
+
+@given(st.integers(0, 255), u32, u32, u32, u32, st.binary(min_size=16, max_size=16), st.binary(max_size=300))
+def test_headers_round_trip(
+    kind: int, ttl: int, waited: int, number: int, value: int, tag: bytes, name: bytes
+) -> None:
+    head = Header(kind, ttl, waited, number, value, tag, name)
+    assert decode(head.encode()) == head
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_decode_or_do_not(data: bytes) -> None:
+    head = decode(data)
+    assert (head is not None) == (len(data) >= header.FIXED and data[:2] == b"RZ")
+
+
+def test_names() -> None:
+    assert name_of(Address(Kind.ONE, "e", "t")) == b"Oe/t/"
+    assert name_of(Address(Kind.ONE, "e", "t", "a.b:c@d")) == b"Oe/t/a.b:c@d"
+    assert name_of(Address(Kind.ALL, "e", "t")) == b"Ae/t"
+    assert name_of(Address(Kind.INBOX, "", key="00.1.2")) == b"I00.1.2"
+    for name in (b"Oe/t/", b"Oe/t/s", b"Ae/t", b"I00.1.2", b"O" + b"e" * 60 + b"/" + b"t" * 80 + b"/" + b"s" * 100):
+        assert is_name(name), name
+    for name in (b"", b"O", b"Oe/t", b"Oe//", b"Ae/t/", b"Oe/t/ ", b"Oe/t/\n", b"Oe/t/x\n", b"Xe/t/", b"I../x"):
+        assert not is_name(name), name
+
+
+def test_times() -> None:
+    assert (milliseconds(None), milliseconds(0.0001), milliseconds(1.5), milliseconds(1e9)) == (
+        0,
+        1,
+        1500,
+        2**32 - 1,
+    )
+    assert age(stamp(100.0), 100.25) == 250
+    assert age(stamp(4294967.0), 4294968.0) == 1000, "across the wrap"
+    assert age(stamp(200.0), 100.0) == 0, "a clock of its own"
+
+
+class Source(Sender):
+    def __init__(self, local: bool = True) -> None:
+        self.local = local
+        self.released: list[bytes] = []
+
+    def accepted(self, message: Message) -> None:
+        self.released.append(body_of(message))
+
+    def undeliverable(self, message: Message, reason: str) -> None: ...
+
+    def worker_lost(self, message: Message) -> None: ...
+
+
+class Sink(Taker):
+    def __init__(self, window: int, local: bool = True) -> None:
+        self.local = local
+        self.window = window
+        self.got: list[bytes] = []
+        self.work = 0
+
+    @property
+    def load(self) -> int:
+        return self.work
+
+    @property
+    def room(self) -> bool:
+        return self.window > 0 and not self.stalled
+
+    def hand(self, message: Message, now: float) -> bool:
+        self.window -= 1
+        self.got.append(body_of(message))
+        return True
+
+
+def body_of(message: Message) -> bytes:
+    assert isinstance(message.payload, bytes)
+    return message.payload
+
+
+def message(sender: Sender, body: int, ttl: int = 0) -> Message:
+    return Message(sender, 1, 0, header.NO_TAG, b"Oe/t/", b"%d" % body, 0.0, ttl, 0)
+
+
+def test_a_shared_place_prefers_the_idle_and_takes_turns() -> None:
+    place, source, sinks = Shared(b"Oe/t/", Tally()), Source(), [Sink(10), Sink(10), Sink(10)]
+    for sink in sinks:
+        place.add(sink)
+        place.serve(sink, 0)
+    for number in range(6):
+        place.put(message(source, number), 0)
+    assert [sink.got for sink in sinks] == [[b"0", b"3"], [b"1", b"4"], [b"2", b"5"]]
+    sinks[0].work, sinks[2].work = 2, 1
+    for number in range(6, 9):
+        place.put(message(source, number), 0)
+    assert sinks[1].got[2:] == [b"6", b"7", b"8"]
+
+
+def test_a_shared_place_keeps_order_and_expires() -> None:
+    place, source, sink = Shared(b"Oe/t/", Tally()), Source(), Sink(0)
+    place.add(sink)
+    for number in range(4):
+        place.put(message(source, number, ttl=1000 if number == 1 else 0), 0)
+    place.put_back([message(source, 10), message(source, 11)], 0)
+    place.expire(2)
+    assert source.released == [b"1"]
+    sink.window = 100
+    place.serve(sink, 2)
+    assert sink.got == [b"10", b"11", b"0", b"2", b"3"]
+
+
+def test_messages_of_peers_stay_on_the_machine() -> None:
+    place, peer, elsewhere, here = Shared(b"Oe/t/", Tally()), Source(local=False), Sink(9, local=False), Sink(0)
+    place.add(elsewhere)
+    place.serve(elsewhere, 0)
+    assert not place.put(message(peer, 0), 0), "nobody here: back it goes"
+    place.add(here)
+    assert place.put(message(peer, 1), 0)
+    place.put(message(Source(), 2), 0)
+    assert elsewhere.got == [b"2"]
+    place.remove(here)
+    assert [body_of(orphan) for orphan in place.orphans()] == [b"1"]
+
+
+def test_everyone_gets_a_copy_and_the_slowest_holds_the_sender() -> None:
+    place, source, quick, slow = Everyone(b"Ae/t", Tally()), Source(), Sink(9), Sink(0)
+    for sink in (quick, slow):
+        place.add(sink)
+    place.put(message(source, 1), 0)
+    assert (quick.got, source.released) == ([b"1"], [])
+    slow.window = 9
+    place.serve(slow, 0)
+    assert (slow.got, source.released) == ([b"1"], [b"1"])
+
+
+def test_a_stalled_taker_holds_nobody() -> None:
+    tally = Tally()
+    place, source, sink = Everyone(b"Ae/t", tally), Source(), Sink(0)
+    place.add(sink)
+    place.put(message(source, 0), 0)
+    sink.stalled = True
+    place.stall(sink)
+    for number in range(1, 1500):
+        place.put(message(source, number), 0)
+    assert len(source.released) == 1500
+    assert tally.events["missed"] == 500
+
+
+def test_the_outbox_keeps_lanes_apart() -> None:
+    sent: list[bytes] = []
+    outbox = Outbox(lambda head, body: sent.append(body))
+    outbox.open(2, 1000)
+    a, b = outbox.lane(b"Oe/a/"), outbox.lane(b"Oe/b/")
+    assert outbox.lane(b"Oe/a/") is a
+    assert outbox.lane(b"I1.1.1") is outbox.lane(b"I2.2.2")
+    for body in (b"a1", b"a2", b"a3", b"a4"):
+        outbox.put(a, b"Oe/a/", body, None, b"")
+    outbox.put(b, b"Oe/b/", b"b1", None, b"")
+    assert sent == [b"a1", b"a2", b"b1"]
+    assert outbox.waiting == 2
+    outbox.accepted(a.number, 1, 2)
+    assert sent[3:] == [b"a3"]
+    outbox.accepted(4711, 1, 1)
+    outbox.accepted(a.number, 2, 4)
+    assert (sent[4:], outbox.waiting) == ([b"a4"], 0)
+
+
+def test_a_large_message_needs_any_room_at_all() -> None:
+    sent: list[bytes] = []
+    outbox = Outbox(lambda head, body: sent.append(body))
+    outbox.open(100, 10)
+    lane = outbox.lane(b"Oe/a/")
+    outbox.put(lane, b"Oe/a/", b"x" * 50, None, b"")
+    outbox.put(lane, b"Oe/a/", b"y", None, b"")
+    assert sent == [b"x" * 50]
+
+
+@pytest.mark.parametrize(
+    ("given", "valid"),
+    [
+        ({}, True),
+        ({"listen": "127.0.0.1:9501"}, True),
+        ({"listen": "[::1]:9501"}, True),
+        ({"listen": "localhost:9501"}, True),
+        ({"listen": "0.0.0.0:9501"}, False),
+        ({"listen": "[::]:9501"}, False),
+        ({"listen": "host:9501"}, False),
+        ({"listen": "host:9501", "insecure": "true"}, True),
+        ({"listen": "host:9501", "secret": "/s", "known_hosts": "/k"}, True),
+        ({"listen": "host:9501", "secret": "/s"}, False),
+        ({"listen": "host:0", "insecure": True}, False),
+        ({"peers": "a:1,b:2"}, True),
+        ({"peers": ["a:1", "b"]}, False),
+        ({"unknown": 1}, False),
+    ],
+)
+def test_options(given: dict[str, Any], valid: bool) -> None:
+    if valid:
+        assert ZmqOptions(**given).start
+    else:
+        with pytest.raises(ValidationError):
+            ZmqOptions(**given)
+
+
+def test_options_become_a_command_line() -> None:
+    options = NetworkOptions.model_validate({"listen": "127.0.0.1:1", "peers": "a:1,b:2", "insecure": True})
+    assert options.arguments() == ["--listen", "127.0.0.1:1", "--peers", "a:1,b:2", "--insecure"]
+    assert not is_loopback("example.invalid:1")
