@@ -89,13 +89,16 @@ class Calls:
             assert isinstance(reply, Failure)
             call.future.set_exception(rebuild(reply))
 
-    def fail_all(self, error: TransportError) -> None:
-        """End every call in flight with ``error``."""
+    def fail_sent(self, error: TransportError) -> None:
+        """End every call that is under way with ``error``. Those that came back wait to be sent again."""
         for call in list(self.table.values()):
-            call.fail(_copy(error, call))
+            if call.returned is None:
+                call.fail(_copy(error, call))
 
     def close(self, error: TransportError) -> None:
-        self.fail_all(error)
+        """End every call with ``error``."""
+        for call in list(self.table.values()):
+            call.fail(_copy(error, call))
         self._wheel.close()
 
     def _expire(self, call: Call) -> None:

@@ -248,7 +248,7 @@ class Transport(Listener):
 
     def lost(self, error: TransportError) -> None:
         self.inbox = None
-        self.calls.fail_all(ConnectionLost(str(error), maybe_executed=True))
+        self.calls.fail_sent(ConnectionLost(str(error), maybe_executed=True))
 
     def worker_lost(self, tag: bytes) -> None:
         call = self.calls.table.get(tag)
@@ -311,9 +311,12 @@ class Transport(Listener):
         loop.call_later(delay, self._resend, call, request)
 
     def _resend(self, call: Call, request: Request) -> None:
-        driver = self.connection.driver
-        remaining = call.deadline - asyncio.get_running_loop().time()
-        if driver is None or call.future.done() or remaining <= 0:
+        driver, loop = self.connection.driver, asyncio.get_running_loop()
+        remaining = call.deadline - loop.time()
+        if call.future.done() or remaining <= 0:
+            return
+        if driver is None or driver.congested:
+            loop.call_later(_FIRST_RESEND, self._resend, call, request)
             return
         body = envelope.encode_again(request, remaining, self.inbox)
         try:
@@ -321,3 +324,4 @@ class Transport(Listener):
             call.returned = None
         except ConnectionLost as error:
             self.connection.dead(driver, error)
+            loop.call_later(_FIRST_RESEND, self._resend, call, request)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 def shipped(package: Path) -> set[str]:
     """Archive names of what a package folder should contribute; folders without Python contribute nothing."""
-    files = {path for path in package.rglob("*") if path.suffix == ".py" or path.name == "py.typed"}
+    files = {path for path in package.rglob("*") if path.suffix in (".py", ".service") or path.name == "py.typed"}
     return {str(path.relative_to(package.parent)) for path in files} if any(package.rglob("*.py")) else set()
 
 

@@ -72,7 +72,7 @@ async def test_all_fail_with_an_error_of_their_own() -> None:
     for one in each:
         calls.add(one)
     each[0].future.set_result("before")
-    calls.fail_all(rpclib.ConnectionLost("gone", maybe_executed=True))
+    calls.fail_sent(rpclib.ConnectionLost("gone", maybe_executed=True))
     calls.close(rpclib.TransportClosed("closed"))
     assert await each[0].future == "before"
     caught = [one.future.exception() for one in each[1:]]

@@ -113,6 +113,10 @@ class Service:
         return ""
 
     @rpclib.expose
+    async def leak(self) -> None:
+        self.task = asyncio.current_task()
+
+    @rpclib.expose
     async def stain(self) -> tuple[str, str]:
         before = seen.get()
         seen.set("stained")
@@ -223,6 +227,19 @@ async def test_an_endpoint_that_cancels_itself_costs_nobody_else() -> None:
         assert await server.ask("timed") == "timed out"
         for number in range(5):
             assert await server.ask("echo", value=number) == number
+
+
+async def test_a_task_that_is_cancelled_after_its_request_takes_no_other_with_it() -> None:
+    service = Service()
+    async with serving(service, workers=1) as server:
+        await server.ask("leak")
+        body = server.body("echo", value=1)
+        server.server._running.start(Delivery(body))  # wakes the worker that waits
+        assert service.task is not None
+        service.task.cancel()  # before it has begun
+        found = await server.answer(decode(body).id)
+        assert isinstance(found, Result)
+        assert await server.ask("echo", value=2) == 2
 
 
 # What is run.
