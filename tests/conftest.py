@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run coroutines, each in a loop of its own that must be empty afterwards and have had nothing to complain of."""
+    """Run coroutines, each in a loop of its own that is empty afterwards and had nothing to complain of."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}

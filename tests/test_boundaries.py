@@ -15,7 +15,7 @@ DRIVERS = sorted((ROOT / "drivers").rglob("*.py"))
 EVERYTHING = CORE + DRIVERS + sorted((ROOT / "tests").rglob("*.py"))
 
 DRIVER_FACING = {f"rpclib.{name}" for name in ("driver", "errors", "url", "address")}
-SDKS = {"rpclib_amqp": {"pika"}, "rpclib_zmq": {"zmq"}}
+SDKS = {"rpclib_amqp": {"pika"}, "rpclib_zmq": {"zmq", "redis", "stevedore"}}
 FILE_LINES = 350
 FUNCTION_LINES = 40
 

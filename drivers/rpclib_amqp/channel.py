@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rpclib_amqp.connection import Connection
 
 
+CHANNEL_ERROR = 504
+
+
 class ChannelClosed(Exception):
     """The channel ended before it answered. ``code`` is the broker's; 0 when the connection ended."""
 
@@ -33,24 +36,28 @@ class Channel(pika.channel.Channel):
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[Any]] = set()
         self._gone = asyncio.Event()
-        self.opened: asyncio.Future[Any] = self._promise()
+        self.opened: asyncio.Future[Any] = self.promise()
         self.on_delivery: Callable[[int, bool, bytes], None] = lambda tag, redelivered, body: None
         self.on_closed: Callable[[ChannelClosed], None] = lambda error: None
 
     @classmethod
     def on(cls, connection: Connection) -> Channel:
-        """A channel that is opening; await its ``opened``. Raises ChannelClosed when the connection ended."""
+        """A channel that is opening; await its ``opened``. Raises ChannelClosed when the connection ended, or has
+        as many as the broker allows."""
         try:
             channel = connection.channel(on_open_callback=_on_open)
         except pika.exceptions.ConnectionWrongStateError:
             raise ChannelClosed(0, "the connection ended") from None
+        except pika.exceptions.NoFreeChannels:
+            text = "the broker allows no more channels for a connection: use several transports"
+            raise ChannelClosed(CHANNEL_ERROR, text) from None
         assert isinstance(channel, cls)
         channel.add_on_close_callback(channel._on_closed)
         return channel
 
     async def ask(self, method: Callable[..., object], *args: object, **kwargs: object) -> Any:
         """Call ``method`` of this channel and return the broker's answer. Raises ChannelClosed."""
-        answer = self._promise()
+        answer = self.promise()
 
         def on_answer(frame: Any) -> None:
             if not answer.done():
@@ -63,6 +70,15 @@ class Channel(pika.channel.Channel):
             raise ChannelClosed(0, "the channel ended") from None
         return await answer
 
+    async def closed(self, within: float) -> bool:
+        """Whether the channel ended, which is waited for."""
+        try:
+            async with asyncio.timeout(within):
+                await self._gone.wait()
+        except TimeoutError:
+            pass
+        return self._gone.is_set()
+
     def discard(self) -> None:
         """Close without waiting; what was delivered and not acknowledged goes back to its queue."""
         if not (self.is_closed or self.is_closing):
@@ -74,7 +90,7 @@ class Channel(pika.channel.Channel):
         if not self.is_closed:
             await self._gone.wait()
 
-    def _promise(self) -> asyncio.Future[Any]:
+    def promise(self) -> asyncio.Future[Any]:
         promise = self._loop.create_future()
         self._waiting.add(promise)
         promise.add_done_callback(self._waiting.discard)

@@ -18,9 +18,8 @@ from typing import Any, Protocol, cast
 import pika
 import pika.connection
 import pika.exceptions
-import pika.frame
-import pika.spec
 
+from rpclib_amqp import codec
 from rpclib_amqp.channel import Channel
 
 LOG = logging.getLogger("rpclib_amqp")
@@ -29,7 +28,8 @@ HIGH_WATER = 4 * 1024 * 1024
 """Bytes waiting for the socket above which the connection is congested; half of it ends the congestion."""
 FLUSH_AT = 64 * 1024
 """Bytes gathered within a loop turn that are written at once, so that the high-water mark can be noticed."""
-FRAME_OVERHEAD = pika.spec.FRAME_HEADER_SIZE + pika.spec.FRAME_END_SIZE
+_ONE_MESSAGE = 4
+"""Pieces."""
 DEAD_PEER = 10
 """Seconds without an acknowledgement by the peer's kernel after which ours gives up."""
 
@@ -46,7 +46,7 @@ class Listener(Protocol):
 
 
 class Connection(pika.connection.Connection, asyncio.Protocol):
-    """One AMQP connection. What is sent within a loop turn leaves in one write."""
+    """One AMQP connection. What is sent within a loop turn leaves in one write, or two."""
 
     def __init__(self, parameters: pika.ConnectionParameters, listener: Listener) -> None:
         self._loop = asyncio.get_running_loop()
@@ -54,6 +54,8 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
         self._stream: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_size = 0
+        self._turning = False
+        self._quiet = True
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
         super().__init__(
@@ -91,6 +93,27 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
             raise
         return channel
 
+    @property
+    def longest_frame(self) -> int:
+        """Bytes of a body that fit one frame; 0 until that is agreed upon."""
+        return self._body_max_length or 0
+
+    def emit(self, method: bytes, content: bytes, body: bytes, size: int) -> None:
+        """Send one message, packed by the codec; ``size`` is the body's."""
+        out = self._out
+        out += (method, content, body, codec.END)
+        size += len(method) + len(content) + 1
+        self.bytes_sent += size
+        self.frames_sent += 3
+        self._out_size += size
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+            if self._quiet:
+                self.flush()
+        elif self._out_size >= FLUSH_AT:
+            self.flush()
+
     def flush(self) -> None:
         """Hand what was gathered to the transport."""
         if self._out:
@@ -99,6 +122,12 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
             self._out_size = 0
             if self._stream is not None and not self._stream.is_closing():
                 self._stream.write(data)
+
+    def _turn(self) -> None:
+        # Where messages come one by one, the first of a turn need not wait for others.
+        self._turning = False
+        self._quiet = len(self._out) <= _ONE_MESSAGE
+        self.flush()
 
     async def finish(self, within: float) -> bool:
         """Close with the broker's agreement: it has processed everything sent before. False if that took
@@ -142,8 +171,9 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
             self._stream.abort()
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        if not self._out:
-            self._loop.call_soon(self.flush)
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
         self._out.append(data)
         self._out_size += len(data)
         if self._out_size >= FLUSH_AT:
@@ -159,18 +189,14 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
         self._loop.call_soon_threadsafe(self._guarded, callback)
 
     def _on_data_available(self, data_in: bytes) -> None:
-        # As pika's, which copies all that is left of the input after every frame.
+        if not codec.IN_USE:
+            super()._on_data_available(data_in)
+            return
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
-        start = 0
-        while len(data) - start >= pika.spec.FRAME_HEADER_SIZE:
-            end = start + FRAME_OVERHEAD + int.from_bytes(data[start + 3 : start + pika.spec.FRAME_HEADER_SIZE])
-            consumed, frame = pika.frame.decode_frame(data[start:end])
-            if frame is None:
-                break
-            start += consumed
-            self._process_frame(frame)
-        self.bytes_received += start
-        self._frame_buffer = data[start:]
+        consumed, frames = codec.read(data, self._channels, self.longest_frame, self._process_frame)
+        self._frame_buffer = data[consumed:]
+        self.frames_received += frames
+        self.bytes_received += len(data_in)  # heartbeats count what arrives, be it complete or not
 
     def _create_channel(self, channel_number: int, on_open_callback: Callable[[Any], Any] | None) -> Channel:
         return Channel(self, channel_number, on_open_callback)

@@ -126,6 +126,10 @@ class Control:
         try:
             return await self._ask(method, *args, **kwargs)
         except ChannelClosed as error:
+            if error.code == NOT_FOUND:
+                raise TransportError(
+                    f"cannot declare {what}: {error}; only replicated queues outlive a node, see docs/amqp.md"
+                ) from None
             if error.code not in (ACCESS_REFUSED, PRECONDITION_FAILED) or not await exists():
                 raise failed(f"cannot declare {what}", error) from None
             if error.code == PRECONDITION_FAILED:

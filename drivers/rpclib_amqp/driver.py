@@ -84,8 +84,9 @@ class AmqpDriver(Driver):
     def _begin(self, publishing: Connection, consuming: Connection, channel: Channel) -> None:
         self._publishing, self._consuming = publishing, consuming
         self._control = Control(consuming)
-        self._publisher = Publisher(channel, self._control, self._events, self.pressure, self._lose)
-        self._upkeep = asyncio.get_running_loop().create_task(keep_bound(self._control, self._subscriptions))
+        self._publisher = Publisher(publishing, channel, self._events, self.pressure, self._lose)
+        keeping = keep_bound(consuming, self._control, self._subscriptions)
+        self._upkeep = asyncio.get_running_loop().create_task(keeping)
         channel.on_closed = self._on_publishing_refused
         self._end = None
         if not (publishing.is_open and consuming.is_open):
@@ -95,7 +96,8 @@ class AmqpDriver(Driver):
         return self._publisher.route(address)
 
     def send(self, route: Any, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
-        self._raise_if_ended()
+        if self._end is not None:
+            self._raise_if_ended()
         if len(body) > MAX_BODY:
             raise MessageTooLarge(f"a message of {len(body)} bytes exceeds the limit of {MAX_BODY} bytes for AMQP")
         self._publisher.send(route, body, ttl)
@@ -137,7 +139,7 @@ class AmqpDriver(Driver):
             self._end = ConnectionLost("the session was closed")
             try:
                 if flush:
-                    await self._publisher.settle(CLOSE_WITHIN)
+                    await self._publisher.settle(CLOSE_WITHIN / 2)
             finally:
                 self._finish(self._end)
         if polite:

@@ -1,119 +1,203 @@
-"""Sending: one channel, and the knowledge which exchanges exist.
-
-Publishing to a missing exchange makes the broker close the channel, and with it everything sent after. So the
-first messages for an exchange wait until the broker has said that it exists. A sender creates none: where no
-server ever was, a message is undeliverable, with or without an exchange.
-"""
+"""Sending: one channel for everything, and scouts that go before it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pika
 
-from rpclib.address import Address
+from rpclib.address import Address, Kind
 from rpclib.driver import Events
-from rpclib.errors import TransportError
-from rpclib_amqp.channel import Channel
-from rpclib_amqp.control import Control
-from rpclib_amqp.topology import DEFAULT_EXCHANGE, Exchange, plan
+from rpclib.errors import AccessDenied, TransportError
+from rpclib_amqp import codec
+from rpclib_amqp.channel import Channel, ChannelClosed
+from rpclib_amqp.connection import Connection
+from rpclib_amqp.control import ACCESS_REFUSED, NOT_FOUND
+from rpclib_amqp.scout import Scout
+from rpclib_amqp.topology import Plan, plan
 
 MAX_EXPIRATION_MS = 2**32 - 1
+SCOUTS = 100
+"""At a time; the broker allows 2047 channels for a connection."""
+SPARE_SCOUTS = 8
+"""Kept for the next addresses."""
+FRESH = 0.2
+"""Seconds for which a message that arrived vouches for its address."""
+HELD_AT_MOST = 1024 * 1024
+"""Bytes held for one address that are back-pressure for all."""
 
 
-@dataclass(slots=True)
-class Gate:
-    """What is known about an exchange. ``held`` waits, in order, while the broker is asked."""
-
-    exchange: Exchange
-    open: bool = False
-    held: list[tuple[AmqpRoute, bytes, float | None]] = field(default_factory=list)
-    check: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True)
 class AmqpRoute:
-    """An address prepared for sending."""
+    """An address prepared for sending. ``arrived`` is when a scout's message last did. ``held`` are messages with
+    their deadlines that wait, in order, for a scout to return; once ``open``, none ever does again."""
 
-    gate: Gate
-    key: str
-    mandatory: bool
+    __slots__ = ("arrived", "exchange", "held", "held_size", "key", "mandatory", "method", "open", "scouting")
+
+    def __init__(self, target: Plan, channel: int) -> None:
+        self.exchange = target.exchange.name
+        self.key = target.key
+        self.mandatory = target.mandatory
+        self.method = codec.publish(channel, self.exchange, self.key, self.mandatory)
+        self.open = False
+        self.arrived = -FRESH
+        self.held: deque[tuple[bytes, float | None]] = deque()
+        self.held_size = 0
+        self.scouting: asyncio.Task[None] | None = None
 
 
 class Publisher:
-    """``pressure(source, on)`` is told while messages wait for an answer about their exchange."""
+    """``pressure(source, on)`` is told while too much is held; ``lose`` of an error that ends the session."""
 
     def __init__(
         self,
+        connection: Connection,
         channel: Channel,
-        control: Control,
         events: Events,
         pressure: Callable[[object, bool], None],
         lose: Callable[[TransportError], None],
     ) -> None:
+        self._connection = connection
         self._channel = channel
-        self._control = control
+        self._number: int = channel.channel_number
         self._events = events
         self._pressure = pressure
         self._lose = lose
-        self._gates: dict[Exchange, Gate] = {DEFAULT_EXCHANGE: Gate(DEFAULT_EXCHANGE, open=True)}
-        self._plain = pika.BasicProperties()
+        self._loop = asyncio.get_running_loop()
+        self._routes: dict[Address, AmqpRoute] = {}
+        self._fused = connection.longest_frame if codec.IN_USE else 0
+        """The longest body that the codec sends."""
+        self._ttl: float | None = None
+        self._expiration = b""
+        self._scouts = asyncio.Semaphore(SCOUTS)
+        self._spare: list[Scout] = []
         channel.add_on_return_callback(self._on_return)
 
     def route(self, address: Address) -> AmqpRoute:
         """Prepare ``address``."""
-        target = plan(address)
-        gate = self._gates.setdefault(target.exchange, Gate(target.exchange))
-        return AmqpRoute(gate, target.key, target.mandatory)
+        if address.kind is Kind.INBOX:  # its queue lives as long as its only reader: nothing to find out
+            route = AmqpRoute(plan(address), self._number)
+            route.open = True
+            return route
+        known = self._routes.get(address)
+        if known is None:
+            known = self._routes[address] = AmqpRoute(plan(address), self._number)
+        return known
 
     def send(self, route: AmqpRoute, body: bytes, ttl: float | None) -> None:
-        """Publish, or hold until the exchange is known to exist."""
-        gate = route.gate
-        if gate.open:
-            self._publish(route, body, ttl)
+        """Publish, or have a scout do it, or hold until one is back."""
+        if not route.open and not self._opens(route):
+            self._hold(route, body, ttl)
             return
-        gate.held.append((route, body, ttl))
-        if gate.check is None:
-            self._pressure(gate.exchange, True)
-            gate.check = asyncio.get_running_loop().create_task(self._check(gate))
+        size = len(body)
+        if not 0 < size <= self._fused:
+            self._channel.basic_publish(route.exchange, route.key, body, _properties(route, ttl), route.mandatory)
+            return
+        if ttl is None or not route.mandatory:
+            expiration = b""
+        elif ttl == self._ttl:
+            expiration = self._expiration
+        else:
+            self._ttl = ttl
+            expiration = self._expiration = _expiration(ttl).encode()
+        self._connection.emit(route.method, codec.content(self._number, size, expiration), body, size)
 
     async def settle(self, within: float) -> None:
         """Return when nothing is held any more, at the latest after ``within`` seconds."""
-        checks = [gate.check for gate in self._gates.values() if gate.check is not None]
-        if checks:
-            await asyncio.wait(checks, timeout=within)
+        scouting = [route.scouting for route in self._routes.values() if route.scouting is not None]
+        if scouting:
+            await asyncio.wait(scouting, timeout=within)
 
     def end(self) -> None:
         """Drop what is held."""
-        for gate in self._gates.values():
-            gate.held.clear()
-            if gate.check is not None:
-                gate.check.cancel()
+        for route in self._routes.values():
+            route.held.clear()
+            if route.scouting is not None:
+                route.scouting.cancel()
 
-    async def _check(self, gate: Gate) -> None:
+    def _opens(self, route: AmqpRoute) -> bool:
+        """Seldom used addresses stay with the scouts: what a message found out is worth nothing minutes later, and
+        this channel must not meet an address at a bad moment."""
+        route.open = route.scouting is None and self._loop.time() < route.arrived + FRESH
+        return route.open
+
+    def _hold(self, route: AmqpRoute, body: bytes, ttl: float | None) -> None:
+        route.held.append((body, None if ttl is None else self._loop.time() + ttl))
+        route.held_size += len(body)
+        if route.held_size > HELD_AT_MOST:
+            self._pressure(route, True)
+        if route.scouting is None:
+            route.scouting = self._loop.create_task(self._scout(route))
+
+    async def _scout(self, route: AmqpRoute) -> None:
+        """Send what is held one by one, until one has arrived; then all the rest."""
         try:
-            gate.open = await self._control.has_exchange(gate.exchange)
+            async with self._scouts:
+                while route.held and not route.open:
+                    body, deadline = route.held.popleft()
+                    route.held_size -= len(body)
+                    reason = await self._first(route, body, self._left(deadline))
+                    if reason is None:
+                        route.arrived = self._loop.time()
+                        if route.held:
+                            self._release(route)
+                    elif route.mandatory:
+                        self._events.undeliverable(body, reason)
+        except ChannelClosed:
+            pass  # with its connection, which is the end of the session
         except TransportError as error:
-            gate.held.clear()
             self._lose(error)
-            return
         finally:
-            gate.check = None
-        held, gate.held = gate.held, []
-        for route, body, ttl in held:
-            if gate.open:
-                self._publish(route, body, ttl)
-            elif route.mandatory:
-                self._events.undeliverable(body, f'there is no exchange "{gate.exchange.name}"')
-        self._pressure(gate.exchange, False)
+            route.scouting = None
+            self._pressure(route, False)
 
-    def _publish(self, route: AmqpRoute, body: bytes, ttl: float | None) -> None:
-        properties = self._plain
-        if ttl is not None and route.mandatory:
-            properties = pika.BasicProperties(expiration=str(min(max(int(ttl * 1000), 0), MAX_EXPIRATION_MS)))
-        self._channel.basic_publish(route.gate.exchange.name, route.key, body, properties, route.mandatory)
+    def _release(self, route: AmqpRoute) -> None:
+        route.open = True
+        for body, deadline in route.held:
+            left = self._left(deadline)
+            if left is None or left > 0:
+                self.send(route, body, left)
+        route.held.clear()
+        route.held_size = 0
+
+    async def _first(self, route: AmqpRoute, body: bytes, ttl: float | None) -> str | None:
+        """Send by scout. Returns why it reached nobody, if so."""
+        scout = self._clean_spare() or await Scout.open(self._connection)
+        try:
+            return await scout.publish(route.exchange, route.key, route.mandatory, body, _properties(route, ttl))
+        except ChannelClosed as error:
+            if not error.code:
+                raise
+            if error.code == ACCESS_REFUSED:
+                raise AccessDenied(f"the broker refused a message: {error}") from None
+            if error.code == NOT_FOUND:
+                return f'there is no exchange "{route.exchange}"'
+            return f"the broker refused it: {error}"
+        finally:
+            if scout.clean and len(self._spare) < SPARE_SCOUTS:
+                self._spare.append(scout)
+            else:
+                scout.close()
+
+    def _clean_spare(self) -> Scout | None:
+        while self._spare:
+            scout = self._spare.pop()
+            if scout.clean:
+                return scout
+        return None
+
+    def _left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else deadline - self._loop.time()
 
     def _on_return(self, channel: object, method: pika.spec.Basic.Return, properties: object, body: bytes) -> None:
         self._events.undeliverable(body, f"the broker returned it: {method.reply_text}")
+
+
+def _properties(route: AmqpRoute, ttl: float | None) -> pika.BasicProperties:
+    return pika.BasicProperties(expiration=None if ttl is None or not route.mandatory else _expiration(ttl))
+
+
+def _expiration(ttl: float) -> str:
+    """Milliseconds, of which the broker accepts no more than so many."""
+    return str(min(max(int(ttl * 1000), 0), MAX_EXPIRATION_MS))

@@ -20,7 +20,7 @@ from rpclib_amqp.topology import Plan, plan
 LOG = logging.getLogger("rpclib_amqp")
 
 CONSUMER_TAG = "r"
-"""Short, because it is in every delivery; a channel has one consumer."""
+"""A channel has one consumer; one byte, because it is in every delivery and the codec wants it so."""
 MAX_PREFETCH = 65535
 ATTEMPTS = 3
 """Tries to consume while someone deletes what was just declared."""
@@ -87,7 +87,11 @@ class AmqpSubscription(Subscription):
 
     def take(self, limit: int) -> list[Delivery]:
         arrived = self._arrived
-        taken = [arrived.popleft() for _ in range(min(limit, len(arrived)))]
+        if limit >= len(arrived):
+            taken = list(arrived)
+            arrived.clear()
+        else:
+            taken = [arrived.popleft() for _ in range(limit)]
         if taken:
             now = time.monotonic()
             for delivery in taken:
@@ -197,7 +201,8 @@ class AmqpSubscription(Subscription):
             self._last_tag = tag
             # Until it is taken, `waited` holds the time of arrival.
             self._arrived.append(Delivery(body, redelivered, time.monotonic()))
-            self._wake()
+            if self._waiter is not None:
+                self._wake()
 
     def _acknowledge(self) -> None:
         if self._ack_due:

@@ -9,40 +9,65 @@ import random
 from collections.abc import Collection
 
 from rpclib.errors import ConnectionLost, TransportError
+from rpclib_amqp.channel import Channel, ChannelClosed
+from rpclib_amqp.connection import Connection
 from rpclib_amqp.control import Control
 from rpclib_amqp.subscription import AmqpSubscription
-from rpclib_amqp.topology import DEFAULT_EXCHANGE
+from rpclib_amqp.topology import DEFAULT_EXCHANGE, Exchange
 
 LOG = logging.getLogger("rpclib_amqp")
 
-LOOK_EVERY = 0.4
-"""Seconds. To look for an exchange is cheap; to bind is a write transaction on the broker."""
+LOOK_EVERY = 0.45
+"""Seconds. A look is one small frame for each exchange; there is no answer unless the exchange is missing."""
 BIND_EVERY = 60
 """Looks. Bound unasked now and then, because an exchange may be deleted and created again between two looks."""
 
 
-async def keep_bound(control: Control, subscriptions: Collection[AmqpSubscription]) -> None:
-    """Run until cancelled, or the connection of ``control`` ends.
-
-    Whoever misses an exchange waits so long that every other session has missed it too before the first one
-    creates it anew: only thus does each know that its bindings are gone.
-    """
-    for turn in itertools.count(random.randrange(1, BIND_EVERY)):
-        await asyncio.sleep(LOOK_EVERY * random.uniform(0.7, 0.9))
+async def keep_bound(connection: Connection, control: Control, subscriptions: Collection[AmqpSubscription]) -> None:
+    """Run until cancelled, or ``connection``, which is also that of ``control``, ends."""
+    told = ""
+    while True:
         try:
-            bound = [each for each in subscriptions if each.established]
-            for subscription in bound if turn % BIND_EVERY == 0 else await _unbound(control, bound):
-                await subscription.bind()
-        except ConnectionLost:
+            watch = await connection.open_channel()
+            await _watch(watch, subscriptions)
+            await _restore(control, subscriptions)
+            told = ""
+        except (ConnectionLost, ChannelClosed):
             return
         except TransportError as error:
-            LOG.warning("cannot restore what was deleted on the broker: %s", error)
+            if str(error) != told:
+                LOG.warning("cannot restore what was deleted on the broker: %s", error)
+            told = str(error)
 
 
-async def _unbound(control: Control, subscriptions: list[AmqpSubscription]) -> list[AmqpSubscription]:
-    wanted = {each.plan.exchange for each in subscriptions} - {DEFAULT_EXCHANGE}
-    missing = {exchange for exchange in wanted if not await control.has_exchange(exchange)}
+async def _watch(channel: Channel, subscriptions: Collection[AmqpSubscription]) -> None:
+    """Return when an exchange is missing: the broker closes a channel that asks for one."""
+    for turn in itertools.count(random.randrange(1, BIND_EVERY)):
+        for exchange in _exchanges(subscriptions):
+            channel.exchange_declare(exchange.name, passive=True)  # without a callback, hence without an answer
+        if await channel.closed(LOOK_EVERY * random.uniform(0.7, 0.9)):
+            return
+        if turn % BIND_EVERY == 0:
+            await _bind(subscriptions, _exchanges(subscriptions))
+
+
+async def _restore(control: Control, subscriptions: Collection[AmqpSubscription]) -> None:
+    """Whoever misses an exchange waits so long that every other session has missed it too before the first one
+    creates it anew: only thus does each know that its bindings are gone."""
+    missing = {each for each in _exchanges(subscriptions) if not await control.has_exchange(each)}
     if missing:
-        LOG.warning("deleted on the broker, to be restored: exchange %s", ", ".join(each.name for each in missing))
         await asyncio.sleep(LOOK_EVERY)
-    return [each for each in subscriptions if each.plan.exchange in missing]
+        await _bind(subscriptions, missing)
+        LOG.warning(
+            "deleted on the broker, restored: exchange %s", ", ".join(sorted(each.name for each in missing))
+        )
+
+
+async def _bind(subscriptions: Collection[AmqpSubscription], exchanges: Collection[Exchange]) -> None:
+    for subscription in list(subscriptions):
+        if subscription.plan.exchange in exchanges:
+            await subscription.bind()
+
+
+def _exchanges(subscriptions: Collection[AmqpSubscription]) -> set[Exchange]:
+    return {each.plan.exchange for each in subscriptions if each.established} - {DEFAULT_EXCHANGE}

@@ -154,25 +154,27 @@ async def test_close_under_an_alarm_is_bounded(rabbit: Rabbit, exchange: str) ->
             await rabbit.alarm(False)
 
 
-async def test_full_buffer_is_back_pressure(amqp_url: str, exchange: str) -> None:
-    """More than the high-water mark in one turn: `congested` at once, and `drain` returns."""
-    async with session(amqp_url) as (driver, _):
+async def test_full_buffer_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
+    """More than the high-water mark while nobody reads: `congested` at once, and `drain` returns afterwards."""
+    async with session(rabbit.url) as (driver, _):
         subscription = await driver.subscribe(inbox(exchange), prefetch=0)
         route = driver.route(subscription.address)
         sent = 0
-        while not driver.congested:
-            driver.send(route, b"x" * 100_000, None)
-            sent += 1
-            assert sent < 1000
+        with rabbit.suspended():
+            while not driver.congested:
+                driver.send(route, b"x" * 100_000, None)
+                sent += 1
+                assert sent < 1000
         await driver.drain()
         assert not driver.congested
         assert len(await receive(subscription, sent)) == sent
 
 
 async def test_loss_wakes_drain(rabbit: Rabbit, exchange: str) -> None:
-    async with session(rabbit.url) as (driver, events):
-        replies = await driver.subscribe(inbox(exchange), prefetch=0)
-        route = driver.route(replies.address)
+    driver, events = await connect(rabbit.url)
+    replies = await driver.subscribe(inbox(exchange), prefetch=0)
+    route = driver.route(replies.address)
+    with rabbit.suspended():
         while not driver.congested:
             driver.send(route, b"x" * 100_000, None)
         draining = asyncio.create_task(driver.drain())
@@ -181,6 +183,19 @@ async def test_loss_wakes_drain(rabbit: Rabbit, exchange: str) -> None:
         with pytest.raises(ConnectionLost):
             await draining
         assert len(events.losses) == 1
+    await driver.close()
+
+
+async def test_more_addresses_than_channels(amqp_url: str, exchange: str) -> None:
+    """A clear error; the session and its subscriptions go on."""
+    async with session(amqp_url) as (driver, events):
+        subscription = await driver.subscribe(one(exchange), prefetch=1)
+        driver._consuming.params._channel_max = len(driver._consuming._channels)
+        with pytest.raises(TransportError, match="no more channels"):
+            await driver.subscribe(one(exchange, "another"), prefetch=1)
+        driver.send(driver.route(one(exchange)), b"x", None)
+        assert [item.body for item in await receive(subscription)] == [b"x"]
+        assert not events.losses
 
 
 async def test_a_bug_in_a_callback_ends_the_session(

@@ -87,8 +87,9 @@ async def test_message_for_a_deleted_exchange_ends_the_session(rabbit: Rabbit, e
     driver, events = await connect(rabbit.url)
     subscription = await driver.subscribe(one(exchange), prefetch=10)
     route = driver.route(one(exchange))
-    driver.send(route, b"1", None)
-    await receive(subscription)
+    for body in (b"0", b"1"):
+        driver.send(route, body, None)
+    await receive(subscription, 2)
     await subscription.close()
     await rabbit.ctl(
         "eval", f'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"{exchange}">>), false, <<"test">>).'

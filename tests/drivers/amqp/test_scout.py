@@ -1,0 +1,160 @@
+"""The first message to an address: what the broker refuses in silence comes back, and the next finds its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from rpclib_amqp.publisher import FRESH, HELD_AT_MOST, SCOUTS, SPARE_SCOUTS
+from tests.drivers.amqp.session import everyone, one, receive, session, until
+from tests.rabbit import Rabbit, running
+
+
+@asynccontextmanager
+async def refusing(rabbit: Rabbit, queue: str) -> AsyncIterator[None]:
+    """The queue takes no messages; the broker says so to nobody but a channel in confirm mode."""
+    definition = '{"max-length": 0, "overflow": "reject-publish"}'
+    await rabbit.ctl("set_policy", "refuse", f"^{queue}$".replace(".", "\\."), definition, "--apply-to", "queues")
+    yield
+    await rabbit.ctl("clear_policy", "refuse")
+
+
+async def test_refused_message_comes_back(rabbit: Rabbit, exchange: str) -> None:
+    """As undeliverable, so that it is sent again; what is sent after the queue takes messages again arrives."""
+    async with session(rabbit.url) as (server, _), session(rabbit.url) as (driver, events):
+        await (await server.subscribe(one(exchange), prefetch=10)).close()
+        other = await server.subscribe(one(exchange, "other"), prefetch=10)
+        route = driver.route(one(exchange))
+        async with refusing(rabbit, f"{exchange}.compute"):
+            for body in (b"1", b"2"):
+                driver.send(route, body, 60.0)
+            driver.send(driver.route(one(exchange, "other")), b"other", 60.0)
+            assert [item.body for item in await receive(other)] == [b"other"]
+            await until(lambda: len(events.returned) == 2, "both")
+            assert [body for body, _ in events.returned] == [b"1", b"2"]
+            assert all("takes no messages" in reason for _, reason in events.returned)
+        for body in (b"3", b"4"):
+            driver.send(route, body, 60.0)
+        subscription = await server.subscribe(one(exchange), prefetch=10)
+        assert [item.body for item in await receive(subscription, 2)] == [b"3", b"4"]
+        assert len(events.returned) == 2
+
+
+async def test_order_from_the_first_message_on(amqp_url: str, exchange: str) -> None:
+    """One by one, in bursts, before and after the first has arrived."""
+    async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
+        subscription = await server.subscribe(one(exchange), prefetch=0)
+        route = driver.route(one(exchange))
+        for number in range(300):
+            driver.send(route, b"%d" % number, None)
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        assert [int(item.body) for item in await receive(subscription, 300)] == list(range(300))
+        assert route.open
+
+
+async def test_seldom_used_address_stays_with_scouts(amqp_url: str, exchange: str) -> None:
+    """Until two messages follow each other soon."""
+    async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
+        subscription = await server.subscribe(one(exchange), prefetch=0)
+        route = driver.route(one(exchange))
+        for _ in range(2):
+            driver.send(route, b"seldom", None)
+            await receive(subscription)
+            assert not route.open
+            await until(lambda: route.arrived + FRESH < asyncio.get_running_loop().time(), "staleness")
+        driver.send(route, b"often", None)
+        await receive(subscription)
+        await until(lambda: route.scouting is None, "the scout")
+        driver.send(route, b"often", None)
+        assert route.open
+        await receive(subscription)
+
+
+async def test_scout_that_ended_meanwhile_is_replaced(amqp_url: str, exchange: str) -> None:
+    async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
+        subscription = await server.subscribe(one(exchange), prefetch=0)
+        other = await server.subscribe(one(exchange, "other"), prefetch=0)
+        driver.send(driver.route(one(exchange)), b"1", None)
+        await receive(subscription)
+        await until(lambda: driver._publisher._spare, "the scout's return")
+        [scout] = driver._publisher._spare
+        await scout._channel.shut()
+        driver.send(driver.route(one(exchange, "other")), b"2", None)
+        assert [item.body for item in await receive(other)] == [b"2"]
+
+
+async def test_more_addresses_than_scouts(amqp_url: str, exchange: str) -> None:
+    """In one turn: each gets its first message, and few channels stay behind."""
+    async with session(amqp_url) as (server, _), session(amqp_url) as (driver, events):
+        subscription = await server.subscribe(one(exchange), prefetch=0)
+        everyones = await server.subscribe(everyone(exchange), prefetch=0)
+        for number in range(SCOUTS + 50):
+            driver.send(driver.route(one(exchange, server=f"s{number}")), b"%d" % number, None)
+        driver.send(driver.route(one(exchange)), b"there", None)
+        driver.send(driver.route(everyone(exchange)), b"all", None)
+        assert [item.body for item in await receive(subscription)] == [b"there"]
+        assert [item.body for item in await receive(everyones)] == [b"all"]
+        await until(lambda: len(events.returned) == SCOUTS + 50, "the others")
+        await until(lambda: len(driver._publishing._channels) <= 1 + SPARE_SCOUTS, "the scouts' end")
+        assert not events.losses
+
+
+async def test_close_sends_what_is_held(amqp_url: str, exchange: str) -> None:
+    async with session(amqp_url) as (server, _):
+        subscription = await server.subscribe(one(exchange), prefetch=0)
+        async with session(amqp_url) as (driver, _):
+            for number in range(5):
+                driver.send(driver.route(one(exchange)), b"%d" % number, None)
+        assert [int(item.body) for item in await receive(subscription, 5)] == list(range(5))
+
+
+async def test_what_is_held_is_bounded_and_may_expire(rabbit: Rabbit, exchange: str) -> None:
+    """The broker does not answer the first message: too many more are back-pressure; the expired are dropped."""
+    async with session(rabbit.url) as (server, _), session(rabbit.url) as (driver, _):
+        subscription = await server.subscribe(one(exchange), prefetch=0)
+        route = driver.route(one(exchange))
+        await rabbit.alarm(True)
+        try:
+            driver.send(route, b"first", None)
+            driver.send(route, b"expired", 0.01)
+            await until(lambda: driver.congested, "the alarm")
+            driver.send(route, b"x" * HELD_AT_MOST, None)
+            assert route in driver._pressures
+        finally:
+            await rabbit.alarm(False)
+        async with asyncio.timeout(10):
+            await driver.drain()
+        bodies = [item.body for item in await receive(subscription, 2)]
+        assert [body[:5] for body in bodies] == [b"first", b"xxxxx"]
+
+
+async def test_leader_of_a_replicated_queue_is_killed(exchange: str) -> None:
+    """Its node dies, not ours. A session that meets the queue before another leader is elected reaches it soon
+    after the election; so does one that seldom uses it, and one that is in the middle of it."""
+    with running(nodes=3) as rabbit:
+        await rabbit.ctl("add_vhost", "replicated", "--default-queue-type", "quorum")
+        await rabbit.ctl("set_permissions", "--vhost", "replicated", "rpclib", ".*", ".*", ".*")
+        start = rabbit.url.split("@")[0]
+        doomed, url = (f"{start}@127.0.0.1:{port}/replicated" for port in rabbit.ports[:2])
+        async with session(doomed) as (leader, _):
+            await (await leader.subscribe(one(exchange), prefetch=10)).close()
+            async with session(url) as (new, _), session(url) as (seldom, _), session(url) as (busy, _):
+                subscription = await new.subscribe(one(exchange), prefetch=10)
+                for driver, count in ((seldom, 1), (busy, 2)):
+                    for _ in range(count):
+                        driver.send(driver.route(one(exchange)), b"before", None)
+                    await receive(subscription, count)
+                route = seldom.route(one(exchange))
+                await until(lambda: route.arrived + FRESH < asyncio.get_running_loop().time(), "staleness")
+                assert (route.open, busy.route(one(exchange)).open) == (False, True)
+                await asyncio.to_thread(rabbit.kill)
+                missing = {b"new": new, b"seldom": seldom, b"busy": busy}
+                async with asyncio.timeout(10):
+                    while missing:
+                        for name, driver in missing.items():
+                            driver.send(driver.route(one(exchange)), name, None)
+                        await asyncio.sleep(0.02)
+                        for item in subscription.take(100):
+                            missing.pop(item.body, None)
