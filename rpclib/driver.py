@@ -129,9 +129,10 @@ class Driver(ABC):
 
     @abstractmethod
     def route(self, address: Address) -> Route:
-        """Prepare an address for sending. Called once per address and session; cheap, no I/O awaited.
+        """Prepare an address for sending; cheap, no I/O awaited. The core keeps what it uses often.
 
-        INBOX addresses carry the key of a subscription's final address, perhaps of another process.
+        INBOX addresses carry the key of a subscription's final address, perhaps of another process: 1 to 255
+        ASCII characters, which came over the wire and may be anything.
         """
 
     @abstractmethod

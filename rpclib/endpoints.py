@@ -170,8 +170,7 @@ def _methods(instance: object) -> Iterable[Method]:
     cls = type(instance)
     for name in dir(cls):
         found = inspect.getattr_static(cls, name)
-        mark = getattr(
-            getattr(found, "__func__", found), _MARK, None
-        )  # of a static or class method, its function's
+        function = getattr(found, "__func__", found)  # what a static or class method wraps
+        mark = getattr(function, _MARK, None)
         if mark is not None:
             yield Method(name, getattr(instance, name), mark["idempotent"])

@@ -194,7 +194,7 @@ class Server:
                 self._pass_on(address, delivery)
             try:
                 await subscription.close()
-            except ConnectionLost:
+            except TransportError:
                 continue
         await self._running.close()
 

@@ -55,6 +55,8 @@ class Counters:
     """Requests dropped because their caller had stopped waiting."""
     redelivered: int = 0
     """Requests not executed because they may have run before."""
+    failed: int = 0
+    """Requests whose endpoint raised, or that were refused."""
     unanswered: int = 0
     """Replies that could not be sent."""
     reconnects: int = 0
@@ -146,15 +148,19 @@ class Transport(Listener):
     async def close(self) -> None:
         """Stop the servers (each within its ``grace``), hand over what was sent, end every call in flight with
         TransportClosed. Idempotent."""
-        await asyncio.gather(*(server.stop() for server in self.servers))
-        error = TransportClosed("the transport was closed")
-        if self._intake is not None:
-            self.calls.close(error)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        await self.connection.close()
+        stops = await asyncio.gather(*(server.stop() for server in self.servers), return_exceptions=True)
+        try:
+            for stop in stops:
+                if isinstance(stop, BaseException):
+                    raise stop
+        finally:
+            if self._intake is not None:
+                self.calls.close(TransportClosed("the transport was closed"))
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
+            await self.connection.close()
 
     async def __aenter__(self) -> Self:
         await self.open()

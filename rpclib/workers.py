@@ -22,7 +22,7 @@ from rpclib.context import Context, current
 from rpclib.driver import Delivery
 from rpclib.endpoints import Endpoints, Method
 from rpclib.envelope import CALL, Request, decode
-from rpclib.errors import BadEnvelope, RpcError, WorkerLost
+from rpclib.errors import BadEnvelope, RpcError, WorkerLost, type_name
 from rpclib.replies import Replies, failure, refusal
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("rpclib")
 
 _RUNS_PER_TURN = 64
+_CANCEL_WITHIN = 5.0
+"""Seconds that cancelled endpoints have to end."""
 
 
 class Workers:
@@ -109,11 +111,16 @@ class Workers:
         self._closing = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            _, deaf = await asyncio.wait(self._tasks, timeout=_CANCEL_WITHIN)
+            if deaf:
+                log.error("%d endpoints went on after they were cancelled; they are left alone", len(deaf))
         for request, _, _ in self._jobs:
             error = WorkerLost(f"the server was stopped before it ran {request.method}", maybe_executed=False)
             if request.kind == CALL:
                 self._replies.answer_now(request, refusal(request, error))
+            else:
+                log.warning("cast of %s from %s not run: %s", request.method[:80], request.caller, error)
         self._jobs.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -171,8 +178,9 @@ class Workers:
         self, request: Request, context: Context, job: Method | RpcError, task: asyncio.Task[None]
     ) -> None:
         if isinstance(job, RpcError):
-            if request.kind != CALL:
-                log.warning("cast of %s from %s not run: %s", request.method[:80], request.caller, job)
+            kind = "call" if request.kind == CALL else "cast"
+            log.warning("%s of %s from %s not run: %s", kind, request.method[:80], request.caller, job)
+            self._rpc.counters.failed += 1
             body = refusal(request, job)
         else:
             token = current.set(context)
@@ -186,8 +194,7 @@ class Workers:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # SystemExit too: an endpoint does not end the worker
-                if request.kind != CALL:
-                    log.error("cast of %s from %s failed", request.method, request.caller, exc_info=error)
+                self._failed(request, error)
                 body = failure(request, error, self._rpc.max_body)
             else:
                 body = self._replies.result(request, result) if request.kind == CALL else b""
@@ -203,10 +210,18 @@ class Workers:
         else:
             await answer
 
+    def _failed(self, request: Request, error: BaseException) -> None:
+        self._rpc.counters.failed += 1
+        if request.kind == CALL:  # its caller gets the rest
+            log.warning("call of %s from %s raised %s", request.method, request.caller, type_name(type(error)))
+        else:
+            log.error("cast of %s from %s failed", request.method, request.caller, exc_info=error)
+
     def _cancelled(self, request: Request, error: asyncio.CancelledError) -> bytes:
         if self._closing:
             stopped = WorkerLost(f"the server was stopped while it ran {request.method}", maybe_executed=True)
             return refusal(request, stopped)
+        self._failed(request, error)
         return failure(request, error, self._rpc.max_body)
 
     async def _in_thread(self, method: Method, arguments: dict[str, Any]) -> Any:

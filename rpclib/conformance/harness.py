@@ -62,6 +62,12 @@ class Harness:
         assert driver is not None, "there is no session to sever"
         driver.sever()
 
+    async def lose(self, rpc: rpclib.Transport) -> None:
+        """`sever`, and return when ``rpc`` has noticed; it may be open again by then."""
+        severed = rpc.connection.driver
+        self.sever(rpc)
+        await self.until(lambda: rpc.connection.driver is not severed, "the loss")
+
     async def until(self, condition: Callable[[], Any], what: str = "condition", seconds: float = 10.0) -> None:
         """Wait until ``condition()`` is true, asking at every turn of the loop's timer."""
         try:

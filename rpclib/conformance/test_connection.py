@@ -112,12 +112,10 @@ async def test_sends_wait_for_the_connection(harness: Harness) -> None:
     """A call or cast made while there is no session waits for the next one instead of failing."""
     service = Service("back")
     async with harness.connect() as rpc, harness.connect() as other, rpc.server("t", [service]):
-        harness.sever(other)
-        await harness.until(lambda: other.connection.driver is None, "the loss")
+        await harness.lose(other)
         await other.client("t").cast("note", value=1)
         await harness.until(lambda: 1 in service.seen, "the cast")
-        harness.sever(other)
-        await harness.until(lambda: other.connection.driver is None, "the loss")
+        await harness.lose(other)
         assert await other.client("t").call("who") == "back"
 
 

@@ -285,11 +285,14 @@ async def test_losing_the_session_while_stopping() -> None:
 
 
 @pytest.mark.parametrize("method", ["stop", "close"])
-async def test_a_session_found_dead_while_stopping(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [rpclib.ConnectionLost("dead"), rpclib.AccessDenied("not yours")])
+async def test_a_backend_that_refuses_while_stopping(
+    method: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with serving(Service()) as server:
 
         async def dead() -> None:
-            raise rpclib.ConnectionLost("dead")
+            raise error
 
         shared, own, every = server.world.session.subscriptions[1:]
         monkeypatch.setattr(shared, method, dead)

@@ -110,6 +110,7 @@ def test_what_is_read(given: str, expected: TransportURL) -> None:
         ("a://u:s3cr3t@h:0", "port"),
         ("a://u:s3cr3t@h:65536", "port"),
         ("a://u:s3cr3t@h:000001999999", "port"),
+        ("a://u:s3cr3t@h:" + "1" * 5000, "port"),
         ("a://u:s3cr3t@h:\u0661", "port"),
         ("a://u:s3cr3t@h:-1", "port"),
         ("a://u:s3cr3t@h?x", "options"),

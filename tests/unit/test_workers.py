@@ -162,7 +162,7 @@ async def test_whatever_is_raised_is_told_and_the_worker_lives(what: str, method
         assert await server.ask("echo", value=1) == 1
         server.put(method, kind=CAST, what=what)
         assert await server.ask("echo", value=2) == 2
-        assert server.rpc.counters == rpclib.Counters()
+        assert server.rpc.counters == rpclib.Counters(failed=2)
 
 
 @pytest.mark.parametrize(
