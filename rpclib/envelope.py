@@ -24,6 +24,7 @@ ID_LENGTH: Final = 16
 _REQUEST_FIELDS = 12
 _RESULT_FIELDS = 5
 _ERROR_FIELDS = 10
+_TEXT_OR_NIL: Final = frozenset({str, type(None)})
 _MAX_BUDGET: Final = 1 << 40
 _MAX_REPLY_TO: Final = 255
 
@@ -189,10 +190,14 @@ def _request(fields: list[Any]) -> Request:
         request.remaining = budget / 1000
     if context is not None and type(context) is not dict:
         raise BadEnvelope("a request's context is a map")
-    for text in (request.reply_to, request.namespace, request.version, request.caller):
-        if text is not None and type(text) is not str:
-            raise BadEnvelope("a request's reply_to, namespace, version and caller are text or nil")
     reply_to = request.reply_to
+    if not (
+        type(reply_to) in _TEXT_OR_NIL
+        and type(request.namespace) in _TEXT_OR_NIL
+        and type(request.version) in _TEXT_OR_NIL
+        and type(request.caller) in _TEXT_OR_NIL
+    ):
+        raise BadEnvelope("a request's reply_to, namespace, version and caller are text or nil")
     if request.kind == CALL and not reply_to:
         raise BadEnvelope("a call without reply_to")
     if reply_to and (len(reply_to) > _MAX_REPLY_TO or not reply_to.isascii()):

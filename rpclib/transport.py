@@ -16,7 +16,7 @@ from rpclib.address import Address, Kind, Target
 from rpclib.calls import Call, Calls
 from rpclib.connection import Connection, Listener
 from rpclib.driver import Capability, Driver
-from rpclib.envelope import Alive, Request
+from rpclib.envelope import Alive, Failure, Request, Result
 from rpclib.errors import (
     BadEnvelope,
     CapabilityMissing,
@@ -233,12 +233,12 @@ class Transport(Listener):
         except BadEnvelope as error:
             self.bad_envelope(error)
             return
-        if isinstance(message, Alive):
-            self.alive = message.id
-        elif isinstance(message, Request):
-            self.bad_envelope(BadEnvelope("a request in an inbox"))
-        else:
+        if isinstance(message, Result | Failure):
             self.calls.resolve(message)
+        elif isinstance(message, Alive):
+            self.alive = message.id
+        else:
+            self.bad_envelope(BadEnvelope("a request in an inbox"))
 
     def bad_envelope(self, error: BadEnvelope) -> None:
         self.counters.bad_envelopes += 1
