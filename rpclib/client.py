@@ -194,12 +194,12 @@ class Client:
         if outer is not None and outer.metadata:
             context = {**outer.metadata, **context}
         body = self._encode(CAST, rpc.next_id(), method, arguments, None, context)
-        timeout = self.options.timeout
+        end = monotonic() + self.options.timeout
         driver = rpc.connection.driver
         if driver is None or driver.congested:
-            driver, timeout = await self._wait(timeout, method)
+            driver, _ = await self._wait(end - monotonic(), method)
         while not self._send(driver, body, None, b"", address):
-            driver, timeout = await self._wait(timeout, method)
+            driver, _ = await self._wait(end - monotonic(), method)
 
     def _encode(
         self, kind: int, ident: bytes, method: str, arguments: dict[str, Any], timeout: float | None, context: Any
@@ -249,8 +249,10 @@ class Client:
     async def _wait(self, timeout: float, method: str) -> tuple[Driver, float]:
         """A session that takes a message, and the seconds that are left."""
         began = monotonic()
+        if timeout <= 0:
+            self._overloaded(method, 0.0)
         try:
-            driver = await self._rpc.connection.ready(max(0.0, timeout))
+            driver = await self._rpc.connection.ready(timeout)
         except TimeoutError:
             self._overloaded(method, monotonic() - began)
         return driver, max(0.001, timeout - (monotonic() - began))

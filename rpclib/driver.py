@@ -131,8 +131,8 @@ class Driver(ABC):
     def route(self, address: Address) -> Route:
         """Prepare an address for sending; cheap, no I/O awaited. The core keeps what it uses often.
 
-        INBOX addresses carry the key of a subscription's final address, perhaps of another process: 1 to 255
-        ASCII characters, which came over the wire and may be anything.
+        INBOX addresses are routed by their key alone, that of a subscription's final address, perhaps of another
+        process: 1 to 255 ASCII characters, which came over the wire and may be anything.
         """
 
     @abstractmethod

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import rpclib
+from rpclib.cli.command import quiet
 from rpclib.cli.demo_services import HOSTS, Compute, Network, Scheduler
 
 _READY = "ready"
@@ -75,6 +76,7 @@ async def _serve(name: str) -> None:
 
 
 if __name__ == "__main__":
+    quiet()  # what fails here is shown by the one who asked for it
     try:
         asyncio.run(_serve(sys.argv[1]))
     except rpclib.RpcError as error:
