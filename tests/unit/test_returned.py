@@ -9,41 +9,11 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import backoff, envelope
-from rpclib.address import Address, Kind
-from rpclib.envelope import CALL, Request
-from tests.unit.scripted import Scripted, World, returning, scripted, turns, until
-
-
-class Service:
-    def __init__(self) -> None:
-        self.ran = 0
-
-    @rpclib.expose
-    async def echo(self, value: Any = None) -> Any:
-        self.ran += 1
-        return value
-
-    @rpclib.expose
-    async def hang(self) -> None:
-        self.ran += 1
-        await asyncio.Event().wait()
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
-    monkeypatch.setattr(backoff, "delay", lambda *_: 0.0)
-    return scripted()
-
-
-def connect(driver: type[Scripted], **settings: Any) -> rpclib.Transport:
-    return rpclib.connect("x://h", driver=driver, **{"timeout": 5, "grace": 0, **settings})
-
-
-def reply(world: World, request: Request, value: Any) -> None:
-    world.session.deliver(
-        Address(Kind.INBOX, "", key=request.reply_to or ""), envelope.encode_result(request.id, value)
-    )
+from rpclib import envelope
+from rpclib.envelope import CALL
+from tests.unit.calling import connect, reply
+from tests.unit.calling import driver as driver
+from tests.unit.scripted import Scripted, returning, turns, until
 
 
 async def test_a_call_to_nobody_is_sent_again_until_the_grace_is_over(

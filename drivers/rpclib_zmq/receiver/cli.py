@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = _speaker(options.ready_fd) if options.command is None else _complain
     try:
         if options.command == "keygen":
-            print(keys.generate(options.file))  # noqa: T201
+            print(keys.generate(options.file))
             return EX_OK
         run = RunDir(options.run_dir)
         if options.command == "status":
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complain(text: str) -> None:
-    print(f"rpclib-zmq-receiver: {text}", file=sys.stderr)  # noqa: T201
+    print(f"rpclib-zmq-receiver: {text}", file=sys.stderr)
 
 
 def _speaker(ready_fd: int | None) -> Callable[[str], None]:
@@ -140,10 +140,10 @@ def _serve(run: RunDir, options: argparse.Namespace, say: Callable[[str], None])
 def _status(run: RunDir, as_json: bool) -> int:
     status = ask(run, header.STATUS)
     if status is None:
-        print("{}" if as_json else f"no receiver serves {run.path}")  # noqa: T201
+        print("{}" if as_json else f"no receiver serves {run.path}")
         return EX_UNAVAILABLE
     if as_json:
-        print(json.dumps(status, indent=2))  # noqa: T201
+        print(json.dumps(status, indent=2))
         return EX_OK
     lines = [f"receiver {status['node']}, pid {status['pid']}, rpclib {status['version']}, in {run.path}"]
     lines += [f"{one['number']:>6}  pid {one['pid']}  {one['program']}" for one in status["sessions"]]
@@ -153,18 +153,19 @@ def _status(run: RunDir, as_json: bool) -> int:
     ]
     lines += [f"link to receiver {link['node']}: {link['names']} names" for link in status.get("links", ())]
     lines += [f"peer {address}: {state}" for address, state in status.get("dials", {}).items()]
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(lines))
     return EX_OK
 
 
 def _stop(run: RunDir) -> int:
     answer = ask(run, header.QUIT)
     if answer is None:
-        print(f"no receiver serves {run.path}")  # noqa: T201
+        print(f"no receiver serves {run.path}")
         return EX_OK
-    while run.listening():
+    pid = str(answer["pid"])
+    while run.listening() and run.holder() == pid:  # a client may start the next one at once
         time.sleep(0.05)
-    print(f"receiver (pid {answer['pid']}) stopped")  # noqa: T201
+    print(f"receiver (pid {answer['pid']}) stopped")
     return EX_OK
 
 
