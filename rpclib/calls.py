@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
+from time import monotonic
 from typing import Any
 
 from rpclib import errors
 from rpclib.address import Address
 from rpclib.envelope import Failure, Result
 from rpclib.errors import CallTimeout, NoServer, RemoteError, RpcError, TransportError
-from rpclib.wheel import Wheel
+
+_APART = 0.1
+"""Seconds between two looks through the table, at least."""
 
 
 class Call:
-    """One call in flight. Plain slots, because one is made per call."""
+    """One call in flight. Plain slots, because one is made per call. Times are of the monotonic clock."""
 
     __slots__ = (
         "absent",
@@ -51,6 +55,7 @@ class Call:
         self.returned: NoServer | None = None
         """Set while nobody has the request, because it came back and was not sent again."""
         self.timer: asyncio.TimerHandle | None = None
+        """Belongs to `Calls`."""
 
     def __str__(self) -> str:
         return f"{self.method} on {self.address}"
@@ -61,22 +66,33 @@ class Call:
 
 
 class Calls:
-    """The table of calls in flight. Every call in it ends by its deadline."""
+    """The table of calls in flight. Every call in it ends by its deadline.
+
+    Almost every call ends long before that, so a timer each is waste, and so is sorting them. One timer stands at
+    the earliest deadline anybody had; when it comes up, that call has usually ended, and the table is looked
+    through for the next. Only calls that are within `_APART` of their deadline then, or from the beginning, get
+    timers of their own.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._wheel: Wheel[Call] = Wheel(loop, self._expire)
+        self.loop = loop
         self.table: dict[bytes, Call] = {}
         self.late = 0
         """Replies that nobody waited for any more."""
+        self._look = inf
+        """When the table is looked through."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, call: Call) -> None:
         self.table[call.id] = call
-        self._wheel.add(call)
+        if call.deadline < self._look:
+            self._watch(call)
 
     def remove(self, call: Call) -> None:
-        if self.table.pop(call.id, None) is not None:
-            self._wheel.remove(call)
+        self.table.pop(call.id, None)
+        if call.timer is not None:
+            call.timer.cancel()
+            call.timer = None
 
     def resolve(self, reply: Result | Failure) -> None:
         """Give a reply to whoever waits for it; count it if nobody does."""
@@ -99,15 +115,42 @@ class Calls:
         """End every call with ``error``."""
         for call in list(self.table.values()):
             call.fail(_copy(error, call))
-        self._wheel.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _watch(self, call: Call) -> None:
+        """See to it that a call ends at its deadline, before which nobody would look."""
+        left = call.deadline - monotonic()
+        if left < _APART:
+            call.timer = self.loop.call_later(left, self._expire, call)
+        else:
+            self._look_at(call.deadline, left)
+
+    def _look_at(self, when: float, left: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look = when
+        self._timer = self.loop.call_later(left, self._look_through)
+
+    def _look_through(self) -> None:
+        now, first = monotonic(), inf
+        self._look, self._timer = inf, None
+        for call in self.table.values():
+            if call.timer is None:
+                left = call.deadline - now
+                if left < _APART:
+                    call.timer = self.loop.call_later(left, self._expire, call)
+                elif call.deadline < first:
+                    first = call.deadline
+        if first < inf:
+            self._look_at(first, first - now)
 
     def _expire(self, call: Call) -> None:
-        call.timer = None
-        waited = self._loop.time() - call.sent
         call.fail(
             call.returned
             or CallTimeout(
-                f"no reply from {call} within {waited:.1f} s; it was sent and may have run. "
+                f"no reply from {call} within {monotonic() - call.sent:.1f} s; it was sent and may have run. "
                 "Is the server busy, or the timeout too short?"
             )
         )

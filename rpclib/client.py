@@ -21,7 +21,6 @@ from rpclib.errors import (
     MaybeExecuted,
     MessageTooLarge,
     Overloaded,
-    SerializationError,
     UnsupportedVersion,
 )
 
@@ -134,18 +133,18 @@ class Client:
             return self._call_again(method, arguments)
         return self._call(method, arguments, self.options.timeout)
 
-    async def cast(self, method: str, /, **arguments: Any) -> None:
-        """Ask one server to run ``method``; nobody tells how it went.
+    def cast(self, method: str, /, **arguments: Any) -> Coroutine[Any, Any, None]:
+        """Ask one server to run ``method``; nobody tells how it went. A coroutine, as `call`.
 
         Returns when the bounded send buffer has it. Under back-pressure, or while there is no connection, it
         waits up to ``timeout``, then raises Overloaded or Unreachable. A cast that reaches nobody does not
         raise: it is counted and given to ``rpc.on_undeliverable``.
         """
-        await self._cast(method, arguments, self._address)
+        return self._cast(method, arguments, self._address)
 
-    async def fanout(self, method: str, /, **arguments: Any) -> None:
+    def fanout(self, method: str, /, **arguments: Any) -> Coroutine[Any, Any, None]:
         """Like `cast`, to every server of the topic. Reaching none is no error."""
-        await self._cast(method, arguments, self.target.all())
+        return self._cast(method, arguments, self.target.all())
 
     async def _call(self, method: str, arguments: dict[str, Any], timeout: float) -> Any:
         rpc = self._rpc
@@ -160,21 +159,35 @@ class Client:
         driver = rpc.connection.driver
         if driver is None or driver.congested or rpc.inbox is None:
             driver, timeout = await self._wait(timeout, method)
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        ident = rpc.next_id()
-        call = Call(
-            ident, self._address, method, loop.create_future(), now, now + timeout, self.options.route_grace
-        )
-        body = self._encode(CALL, ident, method, arguments, timeout, context)
-        while not self._send(driver, body, timeout, ident):
-            driver, timeout = await self._wait(call.deadline - loop.time(), method)
-            body = self._encode(CALL, ident, method, arguments, timeout, context)
-        rpc.calls.add(call)
+        options, calls, now, ident = self.options, rpc.calls, monotonic(), next(rpc.ids)
+        future: asyncio.Future[Any] = asyncio.Future(loop=rpc.loop)
+        call = Call(ident, self._address, method, future, now, now + timeout, options.route_grace)
+        while True:
+            body = encode_request(
+                CALL,
+                ident,
+                method,
+                arguments,
+                timeout,
+                rpc.inbox,
+                options.namespace,
+                options.version,
+                context or None,
+                rpc.caller,
+            )
+            if len(body) > rpc.max_body:
+                raise self._too_large(method, body)
+            try:
+                driver.send(self._route if driver is self._driver else self._routed(driver), body, timeout, ident)
+                break
+            except ConnectionLost as error:
+                rpc.connection.dead(driver, error)
+            driver, timeout = await self._wait(call.deadline - monotonic(), method)
+        calls.add(call)
         try:
-            return await call.future
+            return await future
         finally:
-            rpc.calls.remove(call)
+            calls.remove(call)
 
     async def _call_again(self, method: str, arguments: dict[str, Any]) -> Any:
         end = monotonic() + self.options.timeout
@@ -187,64 +200,56 @@ class Client:
         return await self._call(method, arguments, max(0.001, end - monotonic()))
 
     async def _cast(self, method: str, arguments: dict[str, Any], address: Address) -> None:
-        rpc = self._rpc
+        rpc, options = self._rpc, self.options
         serializer.check(arguments)
-        context = self.options.context
+        context = options.context
         outer = current.get()
         if outer is not None and outer.metadata:
             context = {**outer.metadata, **context}
-        body = self._encode(CAST, rpc.next_id(), method, arguments, None, context)
-        end = monotonic() + self.options.timeout
-        driver = rpc.connection.driver
-        if driver is None or driver.congested:
-            driver, _ = await self._wait(end - monotonic(), method)
-        while not self._send(driver, body, None, b"", address):
-            driver, _ = await self._wait(end - monotonic(), method)
-
-    def _encode(
-        self, kind: int, ident: bytes, method: str, arguments: dict[str, Any], timeout: float | None, context: Any
-    ) -> bytes:
-        rpc, options = self._rpc, self.options
-        reply_to = rpc.inbox if kind == CALL else None
-        try:
-            body = encode_request(
-                kind,
-                ident,
-                method,
-                arguments,
-                timeout,
-                reply_to,
-                options.namespace,
-                options.version,
-                context or None,
-                rpc.caller,
-            )
-        except SerializationError as error:
-            raise SerializationError(f"arguments of {method}: {error}") from None
+        body = encode_request(
+            CAST,
+            next(rpc.ids),
+            method,
+            arguments,
+            None,
+            None,
+            options.namespace,
+            options.version,
+            context or None,
+            rpc.caller,
+        )
         if len(body) > rpc.max_body:
-            raise MessageTooLarge(
-                f"the arguments of {method} take {len(body)} bytes; {self._rpc.resolved.url.scheme}:// carries at "
-                f"most {rpc.max_body}. Send less, or a reference"
-            )
-        return body
+            raise self._too_large(method, body)
+        driver = rpc.connection.driver
+        end = 0.0
+        while True:
+            if driver is None or driver.congested:
+                end = end or monotonic() + options.timeout
+                driver, _ = await self._wait(end - monotonic(), method)
+            try:
+                if address is not self._address:
+                    route = driver.route(address)
+                elif driver is self._driver:
+                    route = self._route
+                else:
+                    route = self._routed(driver)
+                driver.send(route, body, None)
+                return
+            except ConnectionLost as error:
+                rpc.connection.dead(driver, error)
+                driver = None
 
-    def _send(
-        self, driver: Driver, body: bytes, ttl: float | None, tag: bytes, address: Address | None = None
-    ) -> bool:
-        """False: the session is dead and has not taken the message."""
-        try:
-            if address is None or address is self._address:
-                if driver is not self._driver:
-                    self._route = driver.route(self._address)
-                    self._driver = driver
-                route = self._route
-            else:
-                route = driver.route(address)
-            driver.send(route, body, ttl, tag)
-        except ConnectionLost as error:
-            self._rpc.connection.dead(driver, error)
-            return False
-        return True
+    def _routed(self, driver: Driver) -> Route:
+        """The way to this client's address, which a new session has to prepare once."""
+        self._route, self._driver = driver.route(self._address), driver
+        return self._route
+
+    def _too_large(self, method: str, body: bytes) -> MessageTooLarge:
+        rpc = self._rpc
+        return MessageTooLarge(
+            f"the arguments of {method} take {len(body)} bytes; {rpc.resolved.url.scheme}:// carries at most "
+            f"{rpc.max_body}. Send less, or a reference"
+        )
 
     async def _wait(self, timeout: float, method: str) -> tuple[Driver, float]:
         """A session that takes a message, and the seconds that are left."""

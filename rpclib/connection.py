@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -148,9 +148,9 @@ class Connection:
                 raise self.unreachable(seconds) from None
             raise
 
-    async def subscribe(self, address: Address, *, prefetch: int) -> Intake:
-        """Receive what is sent to ``address``, over reconnects too. In effect on return."""
-        intake = Intake(self, address, prefetch)
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[Intake], None]) -> Intake:
+        """Receive what is sent to ``address``, over reconnects too. In effect on return; see `Intake`."""
+        intake = Intake(self, address, prefetch, arrived)
         while True:
             driver = await self.ready(self._resolved.settings.connect_timeout, to_send=False)
             try:
@@ -182,7 +182,7 @@ class Connection:
             self._reopening = None
         driver, self.driver, self._session = self.driver, None, None
         for intake in self._intakes:
-            intake.close()
+            intake.detach()
         self._intakes.clear()
         if driver is not None:
             await driver.close(flush=flush)

@@ -8,9 +8,8 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
+from rpclib.envelope import Request
 from rpclib.errors import RpcError
-
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Context:
@@ -20,20 +19,28 @@ class Context:
     ``method``: the method called. ``id``: the request's id as hex, for logs.
     """
 
-    __slots__ = ("_id", "caller", "deadline", "metadata", "method")
+    __slots__ = ("_request", "deadline")
 
-    def __init__(
-        self, id: bytes, method: str, caller: str | None, metadata: dict[str, Any] | None, deadline: float | None
-    ) -> None:
-        self._id = id
-        self.method = method
-        self.caller = caller
-        self.metadata: Mapping[str, Any] = MappingProxyType(metadata) if metadata else _EMPTY
+    def __init__(self, request: Request, deadline: float | None) -> None:
+        self._request = request
         self.deadline = deadline
+        """On the monotonic clock."""
 
     @property
     def id(self) -> str:
-        return self._id.hex()
+        return self._request.id.hex()
+
+    @property
+    def method(self) -> str:
+        return self._request.method
+
+    @property
+    def caller(self) -> str | None:
+        return self._request.caller
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return MappingProxyType(self._request.context or {})
 
     @property
     def remaining(self) -> float | None:

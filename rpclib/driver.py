@@ -8,7 +8,6 @@ in flight is the core's work and exists once. (The split is go-cloud's: a portab
 A driver may assume:
 
 * every method is called from the one event loop that ran `open`;
-* one waiter at a time per subscription;
 * names in an address obey `rpclib.address`; options are parsed and typed; a body is at most `max_body` long;
 * nothing is called after `close` except `close`.
 
@@ -27,6 +26,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 from rpclib.address import Address
@@ -68,7 +68,7 @@ class Route(Protocol):
 
 
 class Delivery:
-    """One received message. Plain slots, because one is made per message.
+    """One received message. Plain slots, because one is made per message; a driver may add its own.
 
     ``body`` is what was sent. ``redelivered``: it may have been handed to another subscriber before.
     ``waited``: seconds it spent where the driver can see it, else 0.0; the core subtracts it from the deadline.
@@ -98,8 +98,7 @@ class Events(Protocol):
         back-pressure itself is `Driver.congested`."""
 
     def lost(self, error: TransportError) -> None:
-        """The session ended by itself. Called once, never after `close`; every subscription's waiter wakes
-        with ``error`` too."""
+        """The session ended by itself. Called once, never after `close`. Its subscriptions are over too."""
 
 
 class Driver(ABC):
@@ -152,8 +151,12 @@ class Driver(ABC):
         """Return when `congested` is False again. Raises ConnectionLost when the session ends meanwhile."""
 
     @abstractmethod
-    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         """Receive what is sent to ``address``. In effect on return: a message sent afterwards, by anyone, arrives.
+
+        ``arrived`` is called on the loop when something came that `Subscription.take` would hand over: at least
+        once for what lies there together, and never from inside a call to the driver. It takes, and may send; it
+        never raises. What came before `subscribe` returned need not be told: the core looks once by itself.
 
         At most about ``prefetch`` messages are held locally beyond those taken; 0 means no limit.
         An INBOX is asked for without a key; the subscription's `address` has it.
@@ -166,9 +169,8 @@ class Driver(ABC):
 
     @abstractmethod
     async def close(self, *, flush: bool = True) -> None:
-        """End the session. With ``flush``, what `send` took is handed to the backend first. Idempotent.
-
-        Wakes the waiters of every subscription with ConnectionLost. Does not call `Events.lost`.
+        """End the session and its subscriptions. With ``flush``, what `send` took is handed to the backend first.
+        Idempotent. Does not call `Events.lost`.
         """
 
     def sever(self) -> None:
@@ -209,30 +211,31 @@ class Admin(Protocol):
 class Subscription(ABC):
     """A stream of deliveries from one address.
 
-    Receiving is two steps, so that nothing is lost to a cancellation and the limit is decided at the moment of
-    handing over: `ready` waits, `take` hands over without waiting. Several subscriptions of a server thus share
-    one bound on concurrent work exactly.
+    The driver says that something arrived, the core takes as much as it has room for. Receiving thus costs neither
+    a task nor a turn of the loop, a cancellation can lose nothing, and several subscriptions of a server share one
+    bound on concurrent work exactly.
     """
 
     address: Address
 
+    @property
     @abstractmethod
-    async def ready(self) -> None:
-        """Return when `take` would hand over something. Raises ConnectionLost when the session ended and
-        nothing is left; TransportClosed when this subscription was stopped or closed and nothing is left."""
+    def waiting(self) -> int:
+        """How many messages have arrived and were not taken. Some may turn out to be past their ``ttl``."""
 
     @abstractmethod
     def take(self, limit: int) -> list[Delivery]:
         """Hand over up to ``limit`` messages that have arrived, oldest first; an empty list when there are none.
 
-        Handing over is the settlement: the driver acknowledges what it returns (at most once).
+        Handing over is the settlement: the driver acknowledges what it returns (at most once). Nothing is left to
+        take once the session ended: what was not taken is the backend's.
         """
 
     @abstractmethod
     async def stop(self) -> None:
-        """Stop the intake. On return nothing more arrives; what had arrived can still be taken."""
+        """Stop the intake. On return nothing more arrives; what had arrived can still be taken. Idempotent."""
 
     @abstractmethod
     async def close(self) -> None:
         """Stop, and give back what was not taken: to another subscriber with REDELIVERS, else it is dropped.
-        Wakes the waiter. Idempotent."""
+        Idempotent."""

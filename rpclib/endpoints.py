@@ -44,7 +44,7 @@ def expose(function: F | None = None, /, *, idempotent: bool = False) -> F | Cal
 class Method:
     """One exposed method, ready to be called with checked arguments."""
 
-    __slots__ = ("_accepts_any", "_allowed", "_required", "function", "idempotent", "is_async", "name", "signature")
+    __slots__ = ("_accepts_any", "_required", "function", "idempotent", "is_async", "name", "names", "signature")
 
     def __init__(self, name: str, function: Callable[..., Any], idempotent: bool) -> None:
         self.name = name
@@ -57,19 +57,20 @@ class Method:
             if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
                 raise ConfigError(f"{name} has the positional parameter {parameter}; arguments travel by name only")
         named = [item for item in parameters if item.kind is not item.VAR_KEYWORD]
-        self._allowed = frozenset(item.name for item in named)
+        self.names = frozenset(item.name for item in named)
+        """Of its parameters; arguments of exactly these names fit."""
         self._required = frozenset(item.name for item in named if item.default is item.empty)
         self._accepts_any = any(item.kind is item.VAR_KEYWORD for item in parameters)
 
     def check(self, arguments: dict[str, Any]) -> None:
         """Raise InvalidArguments, naming each, unless they fit the signature."""
         given = arguments.keys()
-        if given >= self._required and (self._accepts_any or given <= self._allowed):
+        if given >= self._required and (self._accepts_any or given <= self.names):
             return
         problems = []
         if missing := [name for name in self.signature.parameters if name in self._required and name not in given]:
             problems.append(f"missing {', '.join(missing)}")
-        if not self._accepts_any and (unexpected := sorted(given - self._allowed)):
+        if not self._accepts_any and (unexpected := sorted(given - self.names)):
             problems.append(f"unexpected {', '.join(unexpected)[:_SHOWN]}")
         raise InvalidArguments(f"{self.name}{self.signature}: {'; '.join(problems)}")
 
@@ -126,7 +127,8 @@ class Endpoints:
             method = self._search(*key)
             if len(self._found) < 1000:  # versions are the client's words: bound what they can make us keep
                 self._found[key] = method
-        method.check(request.args)
+        if request.args.keys() != method.names:
+            method.check(request.args)
         return method
 
     def methods(self) -> list[tuple[str | None, str, Method]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rpclib import serializer
-from rpclib.errors import BadEnvelope
+from rpclib.errors import BadEnvelope, SerializationError
 
 VERSION: Final = 1
 MAX_BODY: Final = 16 * 1024 * 1024
@@ -21,16 +21,17 @@ ERROR: Final = 4
 ALIVE: Final = 10
 
 ID_LENGTH: Final = 16
+_REQUESTS = (CALL, CAST)
 _REQUEST_FIELDS = 12
 _RESULT_FIELDS = 5
 _ERROR_FIELDS = 10
-_TEXT_OR_NIL: Final = frozenset({str, type(None)})
 _MAX_BUDGET: Final = 1 << 40
 _MAX_REPLY_TO: Final = 255
 
 
 class Request:
-    """A decoded CALL or CAST. ``remaining`` is the caller's budget in seconds when it was sent, or None."""
+    """A CALL or CAST, made of decoded fields. ``remaining`` is the caller's budget in seconds when it was sent, or
+    None. Raises BadEnvelope."""
 
     __slots__ = (
         "args",
@@ -46,21 +47,40 @@ class Request:
     )
 
     def __init__(self, fields: list[Any]) -> None:
-        (
-            _,
-            self.kind,
-            self.id,
-            self.method,
-            self.args,
-            _budget,
-            self.reply_to,
-            self.namespace,
-            self.version,
-            self.context,
-            self.caller,
-            _credit,
-        ) = fields[:_REQUEST_FIELDS]
-        self.remaining: float | None = None
+        if len(fields) > _REQUEST_FIELDS:
+            fields = fields[:_REQUEST_FIELDS]
+        _, kind, ident, method, args, budget, reply_to, namespace, version, context, caller, _credit = fields
+        if type(method) is not str or type(args) is not dict:
+            raise BadEnvelope("a request needs a method name and a map of arguments")
+        for key in args:
+            if type(key) is not str:
+                raise BadEnvelope("an argument's name is not text")
+        if budget is not None and (type(budget) is not int or not 0 <= budget < _MAX_BUDGET):
+            raise BadEnvelope("a request's budget is a number of milliseconds")
+        if context is not None and type(context) is not dict:
+            raise BadEnvelope("a request's context is a map")
+        if (
+            (reply_to is not None and type(reply_to) is not str)
+            or (namespace is not None and type(namespace) is not str)
+            or (version is not None and type(version) is not str)
+            or (caller is not None and type(caller) is not str)
+        ):
+            raise BadEnvelope("a request's reply_to, namespace, version and caller are text or nil")
+        if reply_to:
+            if len(reply_to) > _MAX_REPLY_TO or not reply_to.isascii():
+                raise BadEnvelope("a request's reply_to is at most 255 ASCII characters")
+        elif kind == CALL:
+            raise BadEnvelope("a call without reply_to")
+        self.kind: int = kind
+        self.id: bytes = ident
+        self.method: str = method
+        self.args: dict[str, Any] = args
+        self.remaining: float | None = None if budget is None else budget / 1000
+        self.reply_to: str | None = reply_to
+        self.namespace: str | None = namespace
+        self.version: str | None = version
+        self.context: dict[str, Any] | None = context
+        self.caller: str | None = caller
 
 
 class Result:
@@ -116,9 +136,12 @@ def encode_request(
 ) -> bytes:
     """The bytes of a CALL (which has a ``reply_to``) or CAST. Raises SerializationError."""
     budget = None if remaining is None else max(1, int(remaining * 1000))
-    return serializer.pack(
-        (VERSION, kind, id, method, args, budget, reply_to, namespace, version, context, caller, 0)
-    )
+    try:
+        return serializer.pack(
+            (VERSION, kind, id, method, args, budget, reply_to, namespace, version, context, caller, 0)
+        )
+    except SerializationError as error:
+        raise SerializationError(f"arguments of {method}: {error}") from None
 
 
 def encode_again(request: Request, remaining: float | None, reply_to: str | None) -> bytes:
@@ -168,44 +191,18 @@ def decode(body: bytes) -> Request | Result | Failure | Alive:
         raise BadEnvelope(f"envelope version {version} is unknown here; this side speaks {VERSION}")
     if type(ident) is not bytes or len(ident) != ID_LENGTH:
         raise BadEnvelope(f"the id of an envelope is {ID_LENGTH} bytes")
-    if kind == RESULT and len(fields) >= _RESULT_FIELDS:
-        return Result(ident, fields[3])
-    if kind in (CALL, CAST) and len(fields) >= _REQUEST_FIELDS:
-        return _request(fields)
-    if kind == ERROR and len(fields) >= _ERROR_FIELDS:
-        return _failure(fields)
-    if kind == ALIVE:
+    if kind == RESULT:
+        if len(fields) >= _RESULT_FIELDS:
+            return Result(ident, fields[3])
+    elif kind in _REQUESTS:
+        if len(fields) >= _REQUEST_FIELDS:
+            return Request(fields)
+    elif kind == ERROR:
+        if len(fields) >= _ERROR_FIELDS:
+            return _failure(fields)
+    elif kind == ALIVE:
         return Alive(ident)
     raise BadEnvelope(f"envelope kind {kind} with {len(fields)} fields is unknown here")
-
-
-def _request(fields: list[Any]) -> Request:
-    request = Request(fields)
-    budget, context = fields[5], request.context
-    if type(request.method) is not str or type(request.args) is not dict:
-        raise BadEnvelope("a request needs a method name and a map of arguments")
-    if budget is not None:
-        if type(budget) is not int or not 0 <= budget < _MAX_BUDGET:
-            raise BadEnvelope("a request's budget is a number of milliseconds")
-        request.remaining = budget / 1000
-    if context is not None and type(context) is not dict:
-        raise BadEnvelope("a request's context is a map")
-    reply_to = request.reply_to
-    if not (
-        type(reply_to) in _TEXT_OR_NIL
-        and type(request.namespace) in _TEXT_OR_NIL
-        and type(request.version) in _TEXT_OR_NIL
-        and type(request.caller) in _TEXT_OR_NIL
-    ):
-        raise BadEnvelope("a request's reply_to, namespace, version and caller are text or nil")
-    if request.kind == CALL and not reply_to:
-        raise BadEnvelope("a call without reply_to")
-    if reply_to and (len(reply_to) > _MAX_REPLY_TO or not reply_to.isascii()):
-        raise BadEnvelope("a request's reply_to is at most 255 ASCII characters")
-    for key in request.args:
-        if type(key) is not str:
-            raise BadEnvelope("an argument's name is not text")
-    return request
 
 
 def _failure(fields: list[Any]) -> Failure:

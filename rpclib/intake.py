@@ -2,71 +2,75 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rpclib.address import Address
-from rpclib.driver import Driver, Subscription
-from rpclib.errors import ConnectionLost, TransportClosed
+from rpclib.driver import Delivery, Driver, Subscription
+from rpclib.errors import ConnectionLost
 
 if TYPE_CHECKING:
     from rpclib.connection import Connection
 
 
 class Intake:
-    """A subscription that survives reconnects.
+    """A subscription that survives reconnects: ``arrived(intake)`` is called when there is something to take.
 
-    ``await current()`` gives the live session's subscription, waiting while there is none.
+    Nothing can be taken while there is no session.
     """
 
-    def __init__(self, connection: Connection, address: Address, prefetch: int) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: Connection, address: Address, prefetch: int, arrived: Callable[[Intake], None]
+    ) -> None:
         self.address = address
-        self.prefetch = prefetch
+        self._connection = connection
+        self._prefetch = prefetch
+        self._arrived = partial(arrived, self)
         self._subscription: Subscription | None = None
-        self._changed = asyncio.Event()
-        self._closed = False
+        self._stopped = False
 
-    async def current(self) -> Subscription:
-        """The live subscription. Raises TransportClosed once this intake is closed."""
-        while (subscription := self._subscription) is None or self._closed:
-            if self._closed:
-                raise TransportClosed(f"no longer subscribed to {self.address}")
-            self._changed.clear()
-            await self._changed.wait()
-        return subscription
-
-    async def attach(self, driver: Driver) -> None:
-        if self._closed:
-            return
-        subscription = await driver.subscribe(self.address, prefetch=self.prefetch)
-        if self._closed:  # meanwhile
-            await subscription.close()
-            return
-        self._subscription = subscription
-        self._changed.set()
-
-    def detach(self, subscription: Subscription | None = None) -> None:
-        """Forget the live subscription (only if it is ``subscription``, when given)."""
-        if subscription is None or subscription is self._subscription:
-            self._subscription = None
-
-    def close(self) -> None:
-        self._closed = True
-        self._changed.set()
-
-    async def stop(self) -> Subscription | None:
-        """Stop receiving and forget the intake; what had arrived can still be taken from the result."""
-        self._connection.forget(self)
-        subscription, self._subscription = self._subscription, None
-        self.close()
-        if subscription is not None:
-            try:
-                await subscription.stop()
-            except ConnectionLost:
-                return None
-        return subscription
-
+    @property
     def key(self) -> str | None:
         """The key of the live inbox; None while there is no session."""
         return None if self._subscription is None else self._subscription.address.key
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have arrived and were not taken."""
+        return 0 if self._subscription is None else self._subscription.waiting
+
+    def take(self, limit: int) -> list[Delivery]:
+        """Up to ``limit`` messages that have arrived; see `Subscription.take`."""
+        return [] if self._subscription is None else self._subscription.take(limit)
+
+    async def attach(self, driver: Driver) -> None:
+        """Subscribe on a new session."""
+        if self._stopped:
+            return
+        subscription = await driver.subscribe(self.address, prefetch=self._prefetch, arrived=self._arrived)
+        if self._stopped:  # meanwhile
+            await subscription.close()
+            return
+        self._subscription = subscription
+        self._arrived()  # perhaps before this knew its subscription
+
+    def detach(self) -> None:
+        """The session is over."""
+        self._subscription = None
+
+    async def stop(self) -> None:
+        """Receive nothing more, on no session; what had arrived can still be taken."""
+        self._stopped = True
+        self._connection.forget(self)
+        if self._subscription is not None:
+            try:
+                await self._subscription.stop()
+            except ConnectionLost:
+                self._subscription = None
+
+    async def close(self) -> None:
+        """Give back what was not taken, once stopped."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.close()

@@ -6,6 +6,7 @@ One task per transport, however many calls are in flight.
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from rpclib import envelope
@@ -67,11 +68,11 @@ class Liveness:
             return
         if rpc.inbox is None:
             return
-        self._driver, self._sent = driver, rpc.next_id()
+        self._driver, self._sent = driver, next(rpc.ids)
         driver.send(driver.route(Address(Kind.INBOX, "", key=rpc.inbox)), envelope.encode_alive(self._sent), None)
 
     async def _presence(self, driver: Driver) -> None:
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         waiting: dict[Address, list[Call]] = {}
         for call in self._rpc.calls.table.values():
             if now - call.sent > call.route_grace:

@@ -1,69 +1,106 @@
-"""An event loop in a thread, and the way in from other threads. Used by `rpclib.sync` only."""
+"""An event loop in a thread, and the way in from other threads. Used by `rpclib.sync` only.
+
+Callers put jobs into a queue and wake the loop, once for all that come before it looks. Each waits for a lock of
+its own, which the job's task releases. So no caller ever waits for another one, and what an interrupted one leaves
+behind is a lock that nobody looks at again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+import weakref
+from collections import deque
 from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
 
 from rpclib.errors import RpcError, TransportClosed
 
 T = TypeVar("T")
 
-_kept: list[Portal] = []
-"""Portals inherited by a forked child. Their loops share file descriptors with the parent's: never finalised."""
+
+class Job(Generic[T]):
+    """A coroutine on its way through the loop, and what became of it. ``done`` is locked until it ended."""
+
+    __slots__ = ("context", "coroutine", "done", "error", "result", "task")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.coroutine = coroutine
+        self.context = copy_context()
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.result: T
+        self.error: BaseException | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    async def work(self) -> None:
+        try:
+            self.result = await self.coroutine
+        except asyncio.CancelledError:
+            self.error = TransportClosed("the transport was closed")
+        except BaseException as error:  # whatever it is, it is for the caller
+            self.error = error
+        self.done.release()
+
+    def refuse(self) -> None:
+        self.coroutine.close()
+        self.error = TransportClosed("the transport is closed")
+        self.done.release()
+
+    def outcome(self) -> T:
+        if self.error is None:
+            return self.result
+        try:
+            raise self.error
+        finally:
+            self.error = None  # its traceback leads here
 
 
 class Portal:
     """Runs coroutines on a loop thread of its own, from its making to `close`."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._closed = False
-        self._lock = threading.RLock()  # a signal handler may submit while its own thread does
+        self.inherited = False
+        """True in a child forked after this was made: the thread is not there."""
+        self._jobs: deque[Job[Any]] = deque()
+        self._woken = False
+        """The loop will look at the queue. It clears this first, so that no job falls in between."""
+        self._ended = False
+        """Set by the loop's thread; jobs that are queued later are not looked at."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="rpclib-loop", daemon=True)
+        _portals.add(self)
         self._thread.start()
 
-    @property
-    def inherited(self) -> bool:
-        """True in a child forked after this was made: the thread is not there."""
-        if self._pid == os.getpid():
-            return False
-        if self not in _kept:
-            _kept.append(self)
-        return True
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
+        """Start a coroutine on the loop, in a copy of the caller's context. Raises TransportClosed.
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine on the loop, in a copy of the caller's context. Raises TransportClosed."""
-        with self._lock:
-            if self._closed:
-                coroutine.close()
-                raise TransportClosed("the transport is closed")
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        Safe in a signal handler, whatever it interrupted.
+        """
+        job = Job(coroutine)
+        self._put(job)
+        return job
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and wait for it. Interrupted, it cancels the coroutine."""
+        job = Job(coroutine)
         try:
             self.guard()
-        except RpcError:
-            coroutine.close()
-            raise
-        future = self.submit(coroutine)
-        try:
-            return future.result()
-        except CancelledError:
-            raise TransportClosed("the transport was closed") from None
+            self._put(job)
+            job.done.acquire()
         except BaseException:
-            future.cancel()
+            self._woken = False  # waking may be what was interrupted
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the coroutine
+                self._loop.call_soon_threadsafe(self._cancel, job)
             raise
+        return job.outcome()
 
     def guard(self) -> None:
         """Raise RpcError on the loop's own thread, where waiting for the loop would never end."""
-        if threading.get_ident() == self._thread.ident:
+        if threading.get_ident() == self._thread.ident and not self._ended:
             raise RpcError(
                 "a blocking call was made on the loop that would have to answer it; use the async API in async "
                 "endpoints and callbacks"
@@ -71,22 +108,74 @@ class Portal:
 
     def close(self) -> None:
         """Stop the loop and join its thread; what others still run on it ends with TransportClosed."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._loop.call_soon_threadsafe(self._loop.stop)
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._stop)
         self._thread.join()
+
+    def _put(self, job: Job[Any]) -> None:
+        self._jobs.append(job)
+        # Looked at after the append: what the loop does not see when it ends, sees the end here.
+        if self._ended and job.task is None:
+            job.coroutine.close()
+            raise TransportClosed("the transport is closed")
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._begin)
+            except RuntimeError:
+                if not self._ended:  # then the loop is closed, and has refused the job
+                    raise
+
+    # On the loop's thread.
+
+    def _begin(self) -> None:
+        self._woken = False
+        while self._jobs:
+            job = self._jobs.popleft()
+            if self._ended:
+                job.refuse()
+            else:
+                job.task = self._loop.create_task(job.work(), context=job.context)
+
+    def _cancel(self, job: Job[Any]) -> None:
+        self._begin()
+        if job.task is None:
+            job.coroutine.close()
+        else:
+            self._loop.call_soon(job.task.cancel)  # not before its first step: `work` has to see it
+
+    def _stop(self) -> None:
+        if not self._ended:
+            self._loop.stop()
 
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
         finally:
-            with self._lock:
-                self._closed = True
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._ended = True
+            self._begin()
+            self._loop.run_until_complete(self._finish())
             self._loop.close()
+
+    async def _finish(self) -> None:
+        """Cancel everything. Every task has made its first step when this makes its own."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
+
+
+_portals: weakref.WeakSet[Portal] = weakref.WeakSet()
+_kept: list[Portal] = []
+"""Portals inherited by a forked child. Their loops share file descriptors with the parent's: never finalised."""
+
+
+def _after_fork() -> None:
+    for portal in _portals:
+        portal.inherited = True
+    _kept.extend(_portals)
+
+
+os.register_at_fork(after_in_child=_after_fork)

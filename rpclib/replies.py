@@ -22,6 +22,7 @@ from rpclib.errors import (
     details_of,
     type_name,
 )
+from rpclib.serializer import SCALARS
 
 if TYPE_CHECKING:
     from rpclib.transport import Transport
@@ -40,12 +41,13 @@ class Replies:
     def __init__(self, rpc: Transport) -> None:
         self._rpc = rpc
         self._driver: Driver | None = None
-        self._routes: dict[str, Route] = {}
+        self._routes: dict[str | None, Route] = {}
 
     def result(self, request: Request, result: Any) -> bytes:
         """The answer that carries ``result``, or the error that says why it cannot travel."""
         try:
-            serializer.check_value(result, "the result of ", request.method)
+            if type(result) not in SCALARS:
+                serializer.check_value(result, "the result of ", request.method)
             body = encode_result(request.id, result)
             if len(body) > self._rpc.max_body:
                 raise MessageTooLarge(
@@ -57,9 +59,23 @@ class Replies:
         return body
 
     def answer_now(self, request: Request, body: bytes) -> bool:
-        """Send an answer if that needs no waiting; False if it does."""
+        """Send an answer if that needs no waiting. False if it does, or the dead session has not taken it."""
         driver = self._rpc.connection.driver
-        return driver is not None and not driver.congested and self._send(driver, request, body)
+        if driver is None or driver.congested:
+            return False
+        if driver is not self._driver:
+            self._driver, self._routes = driver, {}
+        route = self._routes.get(request.reply_to)
+        try:
+            if route is None:
+                route = self._route(driver, request.reply_to or "")
+            driver.send(route, body, None, request.id)
+        except ConnectionLost as error:
+            self._rpc.connection.dead(driver, error)
+            return False
+        except TransportError as error:
+            self._give_up(request, error)
+        return True
 
     async def answer(self, request: Request, context: Context, body: bytes) -> None:
         """Send an answer as soon as there is a session for it; give up when its caller has."""
@@ -68,8 +84,8 @@ class Replies:
         try:
             while True:
                 left = context.remaining
-                driver = await self._rpc.connection.ready(_PATIENCE if left is None else left)
-                if self._send(driver, request, body):
+                await self._rpc.connection.ready(_PATIENCE if left is None else left)
+                if self.answer_now(request, body):
                     return
         except (TransportError, TimeoutError) as error:
             self._give_up(request, error)
@@ -78,24 +94,11 @@ class Replies:
         self._rpc.counters.unanswered += 1
         log.warning("no answer to %s from %s: %s", request.method[:80], request.caller, error)
 
-    def _send(self, driver: Driver, request: Request, body: bytes) -> bool:
-        """False: the session is dead and has not taken it."""
-        reply_to = request.reply_to or ""
-        if driver is not self._driver:
-            self._driver, self._routes = driver, {}
-        route = self._routes.get(reply_to)
-        try:
-            if route is None:
-                if len(self._routes) >= _ROUTES:
-                    self._routes.clear()
-                route = self._routes[reply_to] = driver.route(Address(Kind.INBOX, "", key=reply_to))
-            driver.send(route, body, None, request.id)
-        except ConnectionLost as error:
-            self._rpc.connection.dead(driver, error)
-            return False
-        except TransportError as error:
-            self._give_up(request, error)
-        return True
+    def _route(self, driver: Driver, reply_to: str) -> Route:
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        route = self._routes[reply_to] = driver.route(Address(Kind.INBOX, "", key=reply_to))
+        return route
 
 
 def refusal(request: Request, error: RpcError) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import functools
 import struct
 import threading
 import uuid
@@ -31,7 +32,8 @@ EXT_SET = 6
 _AS_DATETIME = 3
 """What msgpack makes of its own timestamp type, which other languages' libraries like to send."""
 
-_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+"""Types that need no `check`."""
 _EXT_SCALARS = (dt.date, dt.timedelta, uuid.UUID, decimal.Decimal)  # datetime is a date
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LOCAL_EPOCH = dt.datetime(1970, 1, 1)
@@ -65,15 +67,8 @@ def unpack(body: bytes) -> Any:
     """The value of ``body``. Raises ValueError for anything malformed, and nothing else."""
     try:
         if len(body) <= MAX_ELEMENTS:  # no container can claim to hold more than there are bytes
-            return msgpack.unpackb(body, ext_hook=_decode_ext, strict_map_key=False, timestamp=_AS_DATETIME)
-        return msgpack.unpackb(
-            body,
-            ext_hook=_decode_ext,
-            strict_map_key=False,
-            timestamp=_AS_DATETIME,
-            max_array_len=MAX_ELEMENTS,
-            max_map_len=MAX_ELEMENTS,
-        )
+            return _unpack(body)
+        return _unpack(body, max_array_len=MAX_ELEMENTS, max_map_len=MAX_ELEMENTS)
     except Exception as error:
         # The C decoder raises whatever it meets: UnicodeDecodeError, TypeError for an unhashable key, ...
         raise ValueError(str(error) or type(error).__name__) from None
@@ -82,13 +77,13 @@ def unpack(body: bytes) -> Any:
 def check(values: dict[str, Any], what: str = "argument") -> None:
     """Raise SerializationError, naming the path, unless every value round-trips. Cheap for scalars."""
     for name, value in values.items():
-        if type(value) not in _SCALARS:
+        if type(value) not in SCALARS:
             _check(value, (what, " ", name), 1)
 
 
 def check_value(value: Any, *what: str) -> None:
     """The same for one value, which errors call ``what``."""
-    if type(value) not in _SCALARS:
+    if type(value) not in SCALARS:
         _check(value, what, 1)
 
 
@@ -99,17 +94,17 @@ def _check(value: Any, path: tuple[Any, ...], depth: int) -> None:
         for key, item in value.items():
             if type(key) is not str and (not isinstance(key, (str, int)) or isinstance(key, bool)):
                 raise SerializationError(f"{_text(path)} has a key {key!r}: keys must be str or int")
-            if type(item) not in _SCALARS:
+            if type(item) not in SCALARS:
                 _check(item, (*path, [key]), depth + 1)
     elif isinstance(value, (list, tuple)):
         _check_size(value, path, depth)
         for index, item in enumerate(value):
-            if type(item) not in _SCALARS:
+            if type(item) not in SCALARS:
                 _check(item, (*path, [index]), depth + 1)
     elif isinstance(value, (set, frozenset)):
         _check_size(value, path, depth)
         for item in value:
-            if type(item) not in _SCALARS and not isinstance(item, _EXT_SCALARS):
+            if type(item) not in SCALARS and not isinstance(item, _EXT_SCALARS):
                 raise SerializationError(f"{_text(path)} is a set holding {_name(item)}; sets hold scalars only")
             _check(item, path, depth + 1)
     elif isinstance(value, dt.datetime):
@@ -185,6 +180,9 @@ def _decode_ext(code: int, data: bytes) -> Any:
     # Scalars only, decoded without this hook: a set in a set would otherwise recurse once per level.
     elements = min(len(data), MAX_ELEMENTS)
     return set(msgpack.unpackb(data, ext_hook=_decode_scalar, timestamp=_AS_DATETIME, max_array_len=elements))
+
+
+_unpack = functools.partial(msgpack.unpackb, ext_hook=_decode_ext, strict_map_key=False, timestamp=_AS_DATETIME)
 
 
 class _Thread(threading.local):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Coroutine, Iterable
@@ -10,16 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from rpclib.address import Address, Kind, Target, default_server
-from rpclib.driver import Delivery, Subscription
+from rpclib.driver import Delivery
 from rpclib.endpoints import Endpoints
 from rpclib.envelope import Request, decode, encode_again
 from rpclib.errors import (
     BadEnvelope,
     ConfigError,
-    ConnectionLost,
     NoServer,
     SerializationError,
-    TransportClosed,
     TransportError,
     WorkerLost,
 )
@@ -59,7 +58,6 @@ class Server:
         self.workers = workers
         self.grace = grace
         self._intakes: list[Intake] = []
-        self._pumps: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
         self.started = False
         """Whether `start` was called."""
@@ -74,9 +72,10 @@ class Server:
         self._running = Workers(self._rpc, self.endpoints, self.workers)
         try:
             for address in self._addresses:
-                intake = await self._rpc.connection.subscribe(address, prefetch=self.workers)
-                self._intakes.append(intake)
-                self._pumps.append(asyncio.get_running_loop().create_task(self._pump(intake)))
+                subscribing = self._rpc.connection.subscribe(
+                    address, prefetch=self.workers, arrived=self._running.feed
+                )
+                self._intakes.append(await subscribing)
         except BaseException:
             await self.stop(grace=0)
             raise
@@ -93,13 +92,12 @@ class Server:
             self._rpc.forget(self)
             return
         self._stopping = True
-        subscriptions: list[tuple[Address, Subscription]] = []
         try:
             try:
-                subscriptions = await self._stop_intake()
+                await self._stop_intake()
                 await self._finish(self.grace if grace is None else grace)
             finally:  # cancelled, it stops at once
-                await self._end(subscriptions)
+                await self._end()
         finally:
             self._rpc.forget(self)
             self._stopped.set()
@@ -111,7 +109,7 @@ class Server:
     @property
     def saturated(self) -> bool:
         """Whether every worker is busy while more requests wait in this process."""
-        return self.started and self._running.waiting > 0
+        return self.started and self._running.saturated
 
     async def serve_forever(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
@@ -144,37 +142,20 @@ class Server:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
-    async def _pump(self, intake: Intake) -> None:
-        """Take from one address what there is room for, until the intake is stopped and empty."""
-        try:
-            while True:
-                subscription = await intake.current()
-                try:
-                    while True:
-                        await subscription.ready()
-                        room = await self._running.room()
-                        for delivery in subscription.take(room):
-                            self._running.start(delivery)
-                except ConnectionLost:
-                    intake.detach(subscription)
-        except TransportClosed:
-            return
-
-    async def _stop_intake(self) -> list[tuple[Address, Subscription]]:
+    async def _stop_intake(self) -> None:
         stops = [asyncio.ensure_future(intake.stop()) for intake in self._intakes]
         if stops:
             await asyncio.wait(stops, timeout=_STOP_INTAKE)
-        subscriptions = []
         for intake, stop in zip(self._intakes, stops, strict=True):
-            subscription = stop.result() if stop.done() and not stop.exception() else None
-            stop.cancel()
-            if subscription is not None:
-                subscriptions.append((intake.address, subscription))
-        return subscriptions
+            if stop.done() and not stop.exception():
+                self._running.feed(intake)
+            else:
+                stop.cancel()
+                intake.detach()
 
     async def _finish(self, grace: float) -> None:
         """Let what arrived run, and what runs finish, for at most ``grace`` seconds."""
-        drained = asyncio.ensure_future(self._drain())
+        drained = asyncio.ensure_future(self._running.idle())
         hurry = asyncio.ensure_future(self._hurry.wait())
         try:
             await asyncio.wait((drained, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
@@ -183,19 +164,12 @@ class Server:
         finally:
             await _cancel(drained, hurry)
 
-    async def _drain(self) -> None:
-        await asyncio.wait(self._pumps)
-        await self._running.idle()
-
-    async def _end(self, subscriptions: list[tuple[Address, Subscription]]) -> None:
-        await _cancel(*self._pumps)
-        for address, subscription in subscriptions:
-            for delivery in subscription.take(1 << 30):
-                self._pass_on(address, delivery)
-            try:
-                await subscription.close()
-            except TransportError:
-                continue
+    async def _end(self) -> None:
+        for intake in self._intakes:
+            for delivery in intake.take(1 << 30):
+                self._pass_on(intake.address, delivery)
+            with contextlib.suppress(TransportError):
+                await intake.close()
         await self._running.close()
 
     def _pass_on(self, address: Address, delivery: Delivery) -> None:

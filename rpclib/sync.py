@@ -10,7 +10,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from types import FrameType
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ from rpclib import transport as _transport
 from rpclib.address import Target
 from rpclib.driver import Capability, Driver
 from rpclib.errors import ForkError, RpcError, TransportClosed
-from rpclib.portal import Portal
+from rpclib.portal import Job, Portal
 from rpclib.transport import Counters, Undeliverable
 from rpclib.url import TransportURL
 
@@ -208,7 +207,7 @@ class Server:
             )
         if not self._server.started:
             self.start()
-        stops: list[Future[None]] = []
+        stops: list[Job[None]] = []
         portal = self._own()
 
         def on_signal(number: int, frame: FrameType | None) -> None:

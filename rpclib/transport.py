@@ -9,6 +9,8 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 from rpclib import envelope
@@ -110,6 +112,8 @@ class Transport(Listener):
         self.on_undeliverable = on_undeliverable
         self.counters = Counters()
         self.caller = f"{socket.gethostname()}:{os.getpid()}"
+        self.loop: asyncio.AbstractEventLoop
+        """The one that opened it."""
         self.calls: Calls
         self.connection = Connection(resolved, self)
         self.inbox: str | None = None
@@ -118,10 +122,11 @@ class Transport(Listener):
         """The longest envelope that can be sent, in bytes."""
         self.alive: bytes | None = None
         """The id of the last ALIVE envelope that came back."""
-        self._prefix = os.urandom(8)
-        self._numbers = itertools.count(1)
+        self._first = int.from_bytes(os.urandom(8)) << 64
+        self.ids = map(partial(int.to_bytes, length=16, byteorder="big"), itertools.count(self._first))
+        """The next is 16 bytes, unique: random per transport, then a number."""
         self._intake: Intake | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
         self.servers: list[Server] = []
         """Those that were made and have not stopped."""
 
@@ -132,18 +137,17 @@ class Transport(Listener):
         """
         if self._intake is not None:
             raise ConfigError("this transport was opened before; make a new one with connect()")
-        loop = asyncio.get_running_loop()
-        self.calls = Calls(loop)
+        self.loop = asyncio.get_running_loop()
+        self.calls = Calls(self.loop)
         await self.connection.open()
         try:
             inbox = Address(Kind.INBOX, self.settings.exchange)
-            self._intake = await self.connection.subscribe(inbox, prefetch=0)
-            self.inbox = self._intake.key()
+            self._intake = await self.connection.subscribe(inbox, prefetch=0, arrived=self._replies)
+            self.inbox = self._intake.key
         except BaseException:
             await self.connection.close(flush=False)
             raise
-        liveness = Liveness(self)
-        self._tasks = [loop.create_task(self._receive(self._intake)), loop.create_task(liveness.watch())]
+        self._watching = self.loop.create_task(Liveness(self).watch())
 
     async def close(self) -> None:
         """Stop the servers (each within its ``grace``), hand over what was sent, end every call in flight with
@@ -156,10 +160,10 @@ class Transport(Listener):
         finally:
             if self._intake is not None:
                 self.calls.close(TransportClosed("the transport was closed"))
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._tasks = []
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.gather(self._watching, return_exceptions=True)
+                self._watching = None
             await self.connection.close()
 
     async def __aenter__(self) -> Self:
@@ -208,37 +212,23 @@ class Transport(Listener):
         if server in self.servers:
             self.servers.remove(server)
 
-    def next_id(self) -> bytes:
-        """16 bytes, unique: random per transport, then a number."""
-        return self._prefix + next(self._numbers).to_bytes(8, "big")
-
     def __repr__(self) -> str:
         return f"<Transport {self.resolved.url}>"
 
-    async def _receive(self, intake: Intake) -> None:
-        """Hand every reply that arrives to its call."""
-        while True:
-            subscription = await intake.current()
+    def _replies(self, inbox: Intake) -> None:
+        """Hand every reply that has arrived to its call."""
+        for delivery in inbox.take(1 << 30):
             try:
-                while True:
-                    await subscription.ready()
-                    for delivery in subscription.take(1 << 30):
-                        self._reply(delivery.body)
-            except ConnectionLost:
-                intake.detach(subscription)
-
-    def _reply(self, body: bytes) -> None:
-        try:
-            message = envelope.decode(body)
-        except BadEnvelope as error:
-            self.bad_envelope(error)
-            return
-        if isinstance(message, Result | Failure):
-            self.calls.resolve(message)
-        elif isinstance(message, Alive):
-            self.alive = message.id
-        else:
-            self.bad_envelope(BadEnvelope("a request in an inbox"))
+                message = envelope.decode(delivery.body)
+            except BadEnvelope as error:
+                self.bad_envelope(error)
+                continue
+            if type(message) is Result or type(message) is Failure:
+                self.calls.resolve(message)
+            elif type(message) is Alive:
+                self.alive = message.id
+            else:
+                self.bad_envelope(BadEnvelope("a request in an inbox"))
 
     def bad_envelope(self, error: BadEnvelope) -> None:
         self.counters.bad_envelopes += 1
@@ -249,7 +239,7 @@ class Transport(Listener):
     def opened(self, driver: Driver) -> None:
         self.max_body = min(envelope.MAX_BODY, driver.max_body)
         if self._intake is not None:
-            self.inbox = self._intake.key()
+            self.inbox = self._intake.key
             self.counters.reconnects += 1
 
     def lost(self, error: TransportError) -> None:
@@ -273,7 +263,7 @@ class Transport(Listener):
             self._send_again(call, request, reason)
         elif request.reply_to is None:
             self._report(request, reason)
-        elif request.id[:8] != self._prefix:
+        elif request.id[:8] != self._first.to_bytes(16)[:8]:
             # Passed on by a server of ours that was stopping; its caller waits elsewhere.
             error = NoServer(f"nobody serves {request.method} any more: {reason}", maybe_executed=False)
             self.send_error(request, error)
@@ -300,8 +290,7 @@ class Transport(Listener):
 
     def _send_again(self, call: Call, request: Request, reason: str) -> None:
         """A server may be starting this moment: try until the grace is over, then say that nobody is there."""
-        loop = asyncio.get_running_loop()
-        elapsed = loop.time() - call.sent
+        elapsed = monotonic() - call.sent
         call.returned = NoServer(
             f"nobody serves {call.address} on {self.connection.host} ({reason}; tried for {elapsed:.1f} s). "
             "Is the server running, and with the same exchange?",
@@ -311,18 +300,17 @@ class Transport(Listener):
             call.fail(call.returned)
             return
         delay = min(
-            _FIRST_RESEND * 2**call.resends, call.route_grace - elapsed, max(0.0, call.deadline - loop.time())
+            _FIRST_RESEND * 2**call.resends, call.route_grace - elapsed, max(0.0, call.deadline - monotonic())
         )
         call.resends += 1
-        loop.call_later(delay, self._resend, call, request)
+        self.loop.call_later(delay, self._resend, call, request)
 
     def _resend(self, call: Call, request: Request) -> None:
-        driver, loop = self.connection.driver, asyncio.get_running_loop()
-        remaining = call.deadline - loop.time()
+        driver, remaining = self.connection.driver, call.deadline - monotonic()
         if call.future.done() or remaining <= 0:
             return
         if driver is None or driver.congested:
-            loop.call_later(_FIRST_RESEND, self._resend, call, request)
+            self.loop.call_later(_FIRST_RESEND, self._resend, call, request)
             return
         body = envelope.encode_again(request, remaining, self.inbox)
         try:
@@ -330,4 +318,4 @@ class Transport(Listener):
             call.returned = None
         except ConnectionLost as error:
             self.connection.dead(driver, error)
-            loop.call_later(_FIRST_RESEND, self._resend, call, request)
+            self.loop.call_later(_FIRST_RESEND, self._resend, call, request)

@@ -23,6 +23,7 @@ from rpclib.driver import Delivery
 from rpclib.endpoints import Endpoints, Method
 from rpclib.envelope import CALL, Request, decode
 from rpclib.errors import BadEnvelope, RpcError, WorkerLost, type_name
+from rpclib.intake import Intake
 from rpclib.replies import Replies, failure, refusal
 
 if TYPE_CHECKING:
@@ -42,67 +43,39 @@ class Workers:
         self.limit = limit
         self.count = 0
         """Requests that were started and have not ended."""
-        self.waiting = 0
-        """How many addresses have something to run and no worker for it."""
         self._rpc = rpc
         self._endpoints = endpoints
         self._replies = Replies(rpc)
         self._jobs: deque[tuple[Request, Context, Method | RpcError]] = deque()
+        self._hungry: dict[Intake, None] = {}
+        """Where more has arrived than there was room for; the one that waits longest first."""
         self._parked: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking = False
+        self._feeding = False
         self._closing = False
-        self._room = asyncio.Event()
         self._quiet = asyncio.Event()
         self._threads: ThreadPoolExecutor | None = None
 
-    async def room(self) -> int:
-        """How many more may start; waits until it is at least one."""
-        while (free := self.limit - self.count) <= 0:
-            self._room.clear()
-            self.waiting += 1
-            try:
-                await self._room.wait()
-            finally:
-                self.waiting -= 1
-        return free
+    @property
+    def saturated(self) -> bool:
+        """Whether as many run as may while more has arrived."""
+        return any(intake.waiting for intake in self._hungry)
 
-    def start(self, delivery: Delivery) -> None:
-        """Run the request in ``delivery``, or answer why not. Never raises."""
-        counters = self._rpc.counters
-        try:
-            request = decode(delivery.body)
-            if type(request) is not Request:
-                raise BadEnvelope("not a request")
-        except BadEnvelope as error:
-            self._rpc.bad_envelope(error)
-            return
-        deadline = None
-        if request.remaining is not None:
-            left = request.remaining - delivery.waited
-            if left <= 0:
-                counters.expired += 1
+    def feed(self, intake: Intake) -> None:
+        """Start what has arrived at an address: now as much as there is room for, the rest as soon as there is."""
+        while (room := self.limit - self.count) > 0:
+            taken = intake.take(room)
+            for delivery in taken:
+                self.start(delivery)
+            if len(taken) < room:
                 return
-            deadline = monotonic() + left
-        job: Method | RpcError
-        try:
-            job = self._endpoints.find(request)
-            if delivery.redelivered and not job.idempotent:
-                counters.redelivered += 1
-                job = WorkerLost(
-                    f"a worker that had taken {request.method} went away; it may have run", maybe_executed=True
-                )
-        except RpcError as error:
-            job = error
-        context = Context(request.id, request.method, request.caller, request.context, deadline)
-        self._jobs.append((request, context, job))
-        self.count += 1
-        if not self._waking:
-            self._wake()
+        if intake.waiting:
+            self._hungry[intake] = None
 
     async def idle(self) -> None:
-        """Return when nothing runs."""
-        while self.count:
+        """Return when nothing runs and nothing waits to."""
+        while self.count or self._hungry:
             self._quiet.clear()
             await self._quiet.wait()
 
@@ -125,6 +98,39 @@ class Workers:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def start(self, delivery: Delivery) -> None:
+        """Run the request in ``delivery``, or answer why not. Never raises."""
+        try:
+            request = decode(delivery.body)
+            if type(request) is not Request:
+                raise BadEnvelope("not a request")
+        except BadEnvelope as error:
+            self._rpc.bad_envelope(error)
+            return
+        deadline = None
+        if request.remaining is not None:
+            left = request.remaining - delivery.waited
+            if left <= 0:
+                self._rpc.counters.expired += 1
+                return
+            deadline = monotonic() + left
+        job: Method | RpcError
+        try:
+            job = self._endpoints.find(request)
+            if delivery.redelivered and not job.idempotent:
+                job = self._may_have_run(request)
+        except RpcError as error:
+            job = error
+        self._jobs.append((request, Context(request, deadline), job))
+        self.count += 1
+        if not self._waking:
+            self._wake()
+
+    def _may_have_run(self, request: Request) -> WorkerLost:
+        self._rpc.counters.redelivered += 1
+        text = f"a worker that had taken {request.method} went away; it may have run"
+        return WorkerLost(text, maybe_executed=True)
+
     def _wake(self) -> None:
         self._waking = True
         while self._parked:
@@ -132,7 +138,7 @@ class Workers:
             if not parked.done():
                 parked.set_result(None)
                 return
-        task = asyncio.get_running_loop().create_task(self._work(), name="rpclib-worker")
+        task = self._rpc.loop.create_task(self._work(), name="rpclib-worker")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -144,67 +150,84 @@ class Workers:
             self._wake()
 
     async def _work(self) -> None:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task = asyncio.current_task()
         assert task is not None
         clean = contextvars.copy_context()
+        jobs = self._jobs
         while True:
             self._waking = False
             runs = 0
-            while self._jobs:
-                request, context, job = self._jobs.popleft()
-                if self._jobs and not self._waking:
+            while jobs:
+                request, context, job = jobs.popleft()
+                if jobs and not self._waking:
                     self._wake()
                 try:
-                    await self._run(request, context, job, task)
+                    if isinstance(job, Method):
+                        await self._run(request, context, job)
+                    else:
+                        await self._refuse(request, context, job)
                 finally:
-                    self._end()
+                    self.count -= 1
+                    if self._hungry or not self.count:
+                        self._made_room()
                 if task.cancelling() or contextvars.copy_context() != clean:
                     return
                 runs += 1
                 if runs % _RUNS_PER_TURN == 0:
                     await asyncio.sleep(0)
-            parked = loop.create_future()
+            parked = self._rpc.loop.create_future()
             self._parked.append(parked)
             await parked
 
-    def _end(self) -> None:
-        self.count -= 1
-        if self.waiting:
-            self._room.set()
-        if not self.count:
+    def _made_room(self) -> None:
+        if not self._hungry:
+            self._quiet.set()
+        elif not self._feeding:  # once a turn, so that several can be taken together
+            self._feeding = True
+            self._rpc.loop.call_soon(self._feed_hungry)
+
+    def _feed_hungry(self) -> None:
+        self._feeding = False
+        for intake in list(self._hungry):
+            del self._hungry[intake]
+            self.feed(intake)
+        if not self._hungry and not self.count:
             self._quiet.set()
 
-    async def _run(
-        self, request: Request, context: Context, job: Method | RpcError, task: asyncio.Task[None]
-    ) -> None:
-        if isinstance(job, RpcError):
-            kind = "call" if request.kind == CALL else "cast"
-            log.warning("%s of %s from %s not run: %s", kind, request.method[:80], request.caller, job)
-            self._rpc.counters.failed += 1
-            body = refusal(request, job)
-        else:
-            token = current.set(context)
-            try:
-                if job.is_async:
-                    result = await job.function(**request.args)
-                else:
-                    result = await self._in_thread(job, request.args)
-            except asyncio.CancelledError as error:
-                body = self._cancelled(request, error)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # SystemExit too: an endpoint does not end the worker
-                self._failed(request, error)
-                body = failure(request, error, self._rpc.max_body)
+    async def _run(self, request: Request, context: Context, method: Method) -> None:
+        token = current.set(context)
+        try:
+            if method.is_async:
+                result = await method.function(**request.args)
             else:
-                body = self._replies.result(request, result) if request.kind == CALL else b""
-            finally:
-                current.reset(token)
-        if request.kind != CALL or self._replies.answer_now(request, body):
-            return
+                result = await self._in_thread(method, request.args)
+            body = self._replies.result(request, result) if request.kind == CALL else b""
+        except asyncio.CancelledError as error:
+            body = self._cancelled(request, error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: an endpoint does not end the worker
+            self._failed(request, error)
+            body = failure(request, error, self._rpc.max_body)
+        finally:
+            current.reset(token)
+        if request.kind == CALL and not self._replies.answer_now(request, body):
+            await self._answer_later(request, context, body)
+
+    async def _refuse(self, request: Request, context: Context, error: RpcError) -> None:
+        kind = "call" if request.kind == CALL else "cast"
+        log.warning("%s of %s from %s not run: %s", kind, request.method[:80], request.caller, error)
+        self._rpc.counters.failed += 1
+        body = refusal(request, error)
+        if request.kind == CALL and not self._replies.answer_now(request, body):
+            await self._answer_later(request, context, body)
+
+    async def _answer_later(self, request: Request, context: Context, body: bytes) -> None:
         answer = self._replies.answer(request, context, body)
+        task = asyncio.current_task()
+        assert task is not None
         if task.cancelling():  # this task cannot wait any more
-            other = asyncio.get_running_loop().create_task(answer)
+            other = self._rpc.loop.create_task(answer)
             self._tasks.add(other)
             other.add_done_callback(self._ended)
         else:
@@ -228,7 +251,7 @@ class Workers:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.limit, thread_name_prefix="rpclib-endpoint")
         function = functools.partial(contextvars.copy_context().run, _plain, method.function, **arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        return await self._rpc.loop.run_in_executor(self._threads, function)
 
 
 def _plain(function: Callable[..., Any], /, **arguments: Any) -> Any:

@@ -93,13 +93,13 @@ class FakeDriver(Driver):
             await self._drained.wait()
         raise self._error
 
-    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         if self._error is not None:
             raise self._error
         if address.kind is Kind.INBOX:
             address = Address(Kind.INBOX, "", key=str(next(_inboxes)))
         with self.hub.lock:
-            subscription = FakeSubscription(self, address, prefetch)
+            subscription = FakeSubscription(self, address, prefetch, arrived)
             self.hub.subscribe(subscription)
         self._subscriptions.append(subscription)
         return subscription
@@ -127,7 +127,6 @@ class FakeDriver(Driver):
                 hub.unsubscribe(subscription)
         for subscription in self._subscriptions:
             subscription.give_back()
-            subscription.end(error)
         self._drained.set()
         with hub.lock:
             for tag, sender in self.owed.items():

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from rpclib.address import Address, Kind
+from rpclib.driver import Delivery
 
 if TYPE_CHECKING:
     from rpclib_fake.driver import FakeDriver
@@ -19,18 +20,18 @@ HIGH_WATER = 10_000
 LOW_WATER = HIGH_WATER // 2
 
 
-class Message:
+class Message(Delivery):
     """One message in the hub, from `send` to `take`."""
 
-    __slots__ = ("body", "expires", "redelivered", "sender", "sent", "tag")
+    __slots__ = ("expires", "sender", "sent", "tag")
 
     def __init__(self, body: bytes, ttl: float | None, tag: bytes, sender: FakeDriver) -> None:
         self.body = body
+        self.redelivered = False
         self.sent = monotonic()
         self.expires = None if ttl is None else self.sent + ttl
         self.tag = tag
         self.sender = sender
-        self.redelivered = False
 
 
 class Queue:
@@ -48,8 +49,7 @@ class Queue:
         subscriptions = self.subscriptions
         for _ in range(len(subscriptions)):
             subscription = subscriptions[0]
-            if len(subscriptions) > 1:
-                subscriptions.rotate(-1)
+            subscriptions.rotate(-1)
             if len(subscription.buffer) < subscription.prefetch:
                 return subscription
         return None
@@ -70,16 +70,23 @@ class Hub:
         return self.queues.setdefault(address, Queue(address))
 
     def publish(self, queue: Queue, message: Message) -> None:
-        if not queue.subscriptions:
+        subscriptions, loop = queue.subscriptions, message.sender.loop
+        if not subscriptions:
             if queue.address.kind is Kind.ONE:
                 message.sender.tell_undeliverable(message, "no subscriber")
         elif queue.address.kind is Kind.ALL:
-            for subscription in queue.subscriptions:
+            for subscription in subscriptions:
                 copy = Message(message.body, None, b"", message.sender)
                 copy.expires = message.expires
-                subscription.put(copy, message.sender.loop)
-        else:
-            self._put(queue, message, message.sender.loop)
+                subscription.put(copy, loop)
+        elif len(subscriptions) > 1 or queue.waiting:
+            self._put(queue, message, loop)
+        else:  # the usual case, without detours
+            subscription = subscriptions[0]
+            if len(subscription.buffer) < subscription.prefetch:
+                subscription.put(message, loop)
+            else:
+                self._put(queue, message, loop)
 
     def subscribe(self, subscription: FakeSubscription) -> None:
         subscription.queue.subscriptions.append(subscription)

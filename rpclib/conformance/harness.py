@@ -10,7 +10,7 @@ from typing import Any
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.config import resolve
-from rpclib.driver import Delivery, Driver, Subscription
+from rpclib.driver import Driver
 from rpclib.errors import TransportError
 
 
@@ -86,12 +86,3 @@ class Harness:
 
     def all(self, topic: str) -> Address:
         return Address(Kind.ALL, self.exchange, topic)
-
-
-async def receive(subscription: Subscription, count: int = 1) -> list[Delivery]:
-    """Take ``count`` deliveries, waiting for them."""
-    got: list[Delivery] = []
-    while len(got) < count:
-        await subscription.ready()
-        got += subscription.take(count - len(got))
-    return got

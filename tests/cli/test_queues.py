@@ -21,6 +21,7 @@ import rpclib
 from rpclib.address import Address, Kind
 from rpclib.cli.app import app
 from rpclib.config import resolve
+from rpclib.conformance.tap import tap
 from rpclib.connection import Connection, Listener
 from rpclib.driver import Admin
 from rpclib.errors import ConnectionLost, NoServer
@@ -84,7 +85,7 @@ async def leave(exchange: str, topic: str, server: str = "", messages: int = 0) 
     async with connection() as session:
         assert session.driver is not None
         address = Address(Kind.ONE, exchange, topic, server)
-        subscription = await session.driver.subscribe(address, prefetch=1)
+        subscription = await tap(session.driver, address, prefetch=1)
         await subscription.close()
         for _ in range(messages):
             session.driver.send(session.driver.route(address), b"x", None)

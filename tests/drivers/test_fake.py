@@ -13,7 +13,8 @@ import pytest
 import rpclib
 from rpclib import sync
 from rpclib.address import Address, Kind
-from rpclib.conformance.harness import Recorder, receive
+from rpclib.conformance.harness import Recorder
+from rpclib.conformance.tap import tap
 from rpclib.url import TransportURL
 from rpclib_fake import FakeDriver, hub
 from rpclib_fake.driver import FakeOptions
@@ -119,7 +120,7 @@ def test_a_hub_ends_with_its_last_session(url: str) -> None:
 
     async def leave_something(close: bool) -> None:
         first, _ = await session(url)
-        subscription = await first.subscribe(TOPIC, prefetch=1)
+        subscription = await tap(first, TOPIC, prefetch=1)
         for number in range(5):
             first.send(first.route(TOPIC), b"%d" % number, None)
         assert subscription.take(1)[0].body == b"0"
@@ -144,8 +145,8 @@ def test_a_hub_ends_with_its_last_session(url: str) -> None:
 def test_a_loop_that_was_closed_without_its_session_disturbs_nobody(url: str) -> None:
     async def forgetful() -> FakeDriver:
         driver, _ = await session(url)
-        await driver.subscribe(TOPIC, prefetch=1)
-        await driver.subscribe(Address(Kind.ALL, "rpclib", "t"), prefetch=1)
+        await tap(driver, TOPIC, prefetch=1)
+        await tap(driver, Address(Kind.ALL, "rpclib", "t"), prefetch=1)
         return driver
 
     dead = asyncio.run(forgetful())
@@ -153,11 +154,11 @@ def test_a_loop_that_was_closed_without_its_session_disturbs_nobody(url: str) ->
     async def others() -> None:
         driver, _ = await session(url)
         everyone = Address(Kind.ALL, "rpclib", "t")
-        alive = await driver.subscribe(everyone, prefetch=10)
+        alive = await tap(driver, everyone, prefetch=10)
         for number in range(3):
             driver.send(driver.route(everyone), b"%d" % number, None)
             driver.send(driver.route(TOPIC), b"into the void", None)
-        assert [item.body for item in await receive(alive, 3)] == [b"0", b"1", b"2"]
+        assert [item.body for item in await alive.receive(3)] == [b"0", b"1", b"2"]
         dead.tell_congested(False)
         dead.from_elsewhere(print)
         await driver.close()
@@ -172,7 +173,7 @@ def test_a_loop_that_was_closed_without_its_session_disturbs_nobody(url: str) ->
 async def test_what_threads_send_arrives_once_and_in_order(url: str) -> None:
     count, senders = 2000, 4
     driver, _ = await session(url)
-    subscription = await driver.subscribe(TOPIC, prefetch=50)
+    subscription = await tap(driver, TOPIC, prefetch=50)
 
     async def send(name: int) -> None:
         other, events = await session(url)
@@ -185,7 +186,7 @@ async def test_what_threads_send_arrives_once_and_in_order(url: str) -> None:
         assert events.returned == []
 
     threads = [elsewhere(send(name)) for name in range(senders)]
-    got = [item.body.split() for item in await receive(subscription, count * senders)]
+    got = [item.body.split() for item in await subscription.receive(count * senders)]
     for name in range(senders):
         assert [int(number) for sender, number in got if int(sender) == name] == list(range(count))
         await finished(threads[name])
@@ -195,7 +196,7 @@ async def test_what_threads_send_arrives_once_and_in_order(url: str) -> None:
 
 async def test_congestion_is_told_and_ended_across_threads(url: str) -> None:
     driver, _ = await session(url)
-    subscription = await driver.subscribe(TOPIC, prefetch=1)
+    subscription = await tap(driver, TOPIC, prefetch=1)
     stuck, through = threading.Event(), threading.Event()
 
     async def send() -> None:
@@ -217,7 +218,7 @@ async def test_congestion_is_told_and_ended_across_threads(url: str) -> None:
     taken = 0
     while driver.congested:
         assert not through.is_set()
-        taken += len(await receive(subscription, 100))
+        taken += len(await subscription.receive(100))
     assert taken > hub.HIGH_WATER - hub.LOW_WATER - 200
     assert await asyncio.to_thread(through.wait, 20)
     await finished(thread)
@@ -227,7 +228,7 @@ async def test_congestion_is_told_and_ended_across_threads(url: str) -> None:
 async def test_a_session_that_ends_while_it_drains(url: str) -> None:
     driver, _ = await session(url)
     other, _ = await session(url)
-    await other.subscribe(TOPIC, prefetch=1)
+    await tap(other, TOPIC, prefetch=1)
     for closed in (driver, other):  # with the subscriber, the reason to wait goes too
         while not closed.congested:
             closed.send(closed.route(TOPIC), b"x", None)
@@ -245,9 +246,9 @@ async def test_what_a_thread_had_not_taken_goes_to_another(url: str, how: str) -
 
     async def hold() -> None:
         other, _ = await session(url)
-        subscription = await other.subscribe(TOPIC, prefetch=3)
+        subscription = await tap(other, TOPIC, prefetch=3)
         held.set()
-        await subscription.ready()
+        await subscription.arrived.wait()
         await asyncio.to_thread(go.wait, 20)
         if how == "close":
             await other.close()
@@ -259,10 +260,10 @@ async def test_what_a_thread_had_not_taken_goes_to_another(url: str, how: str) -
     assert await asyncio.to_thread(held.wait, 20)
     for number in range(6):
         driver.send(driver.route(TOPIC), b"%d" % number, None)
-    mine = await driver.subscribe(TOPIC, prefetch=10)
-    assert [item.body for item in await receive(mine, 3)] == [b"3", b"4", b"5"]
+    mine = await tap(driver, TOPIC, prefetch=10)
+    assert [item.body for item in await mine.receive(3)] == [b"3", b"4", b"5"]
     go.set()
-    given_back = await receive(mine, 3)
+    given_back = await mine.receive(3)
     assert [(item.body, item.redelivered) for item in given_back] == [(b"0", True), (b"1", True), (b"2", True)]
     await finished(thread)
     await mine.close()
@@ -278,28 +279,28 @@ async def test_the_end_of_a_worker_in_another_thread_is_told(url: str) -> None:
 
     async def work() -> None:
         other, _ = await session(url)
-        subscription = await other.subscribe(TOPIC, prefetch=10)
+        subscription = await tap(other, TOPIC, prefetch=10)
         serving.set()
-        one, _two, three = await receive(subscription, 3)
+        one, _two, three = await subscription.receive(3)
         assert (one.body, three.body) == (b"0", b"2")
         other.send(other.route(inbox.address), b"answer", None, b"0" * 16)
         await other.close()
 
-    inbox = await driver.subscribe(Address(Kind.INBOX, "rpclib"), prefetch=0)
+    inbox = await tap(driver, Address(Kind.INBOX, "rpclib"), prefetch=0)
     thread = elsewhere(work())
     assert await asyncio.to_thread(serving.wait, 20)
     for number in range(3):
         driver.send(driver.route(TOPIC), b"%d" % number, None, b"%d" % number * 16 if number < 2 else b"")
     await finished(thread)
-    assert [item.body for item in await receive(inbox, 1)] == [b"answer"]
+    assert [item.body for item in await inbox.receive(1)] == [b"answer"]
     assert events.lost_tags == [b"1" * 16], "the first was answered, the third wanted no answer"
     await driver.close()
 
 
 async def test_the_last_subscriber_to_leave_returns_what_waits(url: str) -> None:
     driver, events = await session(url)
-    one = await driver.subscribe(TOPIC, prefetch=2)
-    two = await driver.subscribe(TOPIC, prefetch=2)
+    one = await tap(driver, TOPIC, prefetch=2)
+    two = await tap(driver, TOPIC, prefetch=2)
     for number in range(6):
         driver.send(driver.route(TOPIC), b"%d" % number, None)
     await one.close()
@@ -318,7 +319,7 @@ async def test_the_last_subscriber_to_leave_returns_what_waits(url: str) -> None
 
 async def test_turns_are_taken_and_the_busy_are_passed_over(url: str) -> None:
     driver, _ = await session(url)
-    small, large = [await driver.subscribe(TOPIC, prefetch=limit) for limit in (1, 3)]
+    small, large = [await tap(driver, TOPIC, prefetch=limit) for limit in (1, 3)]
     for number in range(6):
         driver.send(driver.route(TOPIC), b"%d" % number, None)
     assert [item.body for item in small.take(1)] == [b"0"]
@@ -335,4 +336,4 @@ async def test_a_body_beyond_the_limit(url: str, monkeypatch: pytest.MonkeyPatch
         driver.send(driver.route(TOPIC), b"x" * 11, None)
     await driver.close()
     with pytest.raises(rpclib.ConnectionLost):
-        await driver.subscribe(TOPIC, prefetch=1)
+        await tap(driver, TOPIC, prefetch=1)

@@ -17,6 +17,13 @@ OWN = Address(Kind.ONE, "rpclib", "t", "s")
 EVERY = Address(Kind.ALL, "rpclib", "t")
 
 
+def request(context: dict[str, Any] | None = None) -> Request:
+    """A request by itself."""
+    made = decode(encode_request(CALL, b"\1" * 16, "boot", {}, 5.0, "caller", None, None, context, "web1:7"))
+    assert isinstance(made, Request)
+    return made
+
+
 class Asker:
     """One server and what goes on around it."""
 

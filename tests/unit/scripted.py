@@ -19,7 +19,7 @@ from rpclib import envelope
 from rpclib.address import Address, Kind
 from rpclib.driver import Capability, Delivery, Driver, Events, Route, Subscription
 from rpclib.envelope import Alive, Failure, Request, Result
-from rpclib.errors import ConnectionLost, TransportClosed, TransportError
+from rpclib.errors import ConnectionLost, TransportError
 from rpclib.url import TransportURL
 
 
@@ -141,7 +141,7 @@ class Scripted(Driver):
         self.congested = False
         self.room.set()
 
-    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         if self.world.on_subscribe is not None:
             await self.world.on_subscribe(address)
         if self.error is not None:
@@ -149,7 +149,7 @@ class Scripted(Driver):
         self.world.subscribed.append(address)
         if address.kind is Kind.INBOX:
             address = Address(Kind.INBOX, "", key=f"inbox-{next(self.world.numbers)}")
-        self.subscriptions.append(Tray(self, address))
+        self.subscriptions.append(Tray(self, address, arrived))
         return self.subscriptions[-1]
 
     async def subscribers(self, address: Address) -> int | None:
@@ -172,7 +172,7 @@ class Scripted(Driver):
         if self.error is None:
             self.error = error
             for tray in self.subscriptions:
-                tray.end(error)
+                tray.got.clear()
             self.subscriptions.clear()
             self.room.set()
 
@@ -180,36 +180,27 @@ class Scripted(Driver):
 class Tray(Subscription):
     """A subscription."""
 
-    def __init__(self, session: Scripted, address: Address) -> None:
+    def __init__(self, session: Scripted, address: Address, arrived: Callable[[], None]) -> None:
         self.address = address
         self.closed = False
+        self.got: deque[Delivery] = deque()
         self._session = session
-        self._got: deque[Delivery] = deque()
-        self._something = asyncio.Event()
-        self._error: TransportError | None = None
+        self._arrived = arrived
+
+    @property
+    def waiting(self) -> int:
+        return len(self.got)
 
     def put(self, delivery: Delivery) -> None:
-        self._got.append(delivery)
-        self._something.set()
-
-    def end(self, error: TransportError) -> None:
-        self._error = self._error or error
-        self._something.set()
-
-    async def ready(self) -> None:
-        while not self._got:
-            if self._error is not None:
-                raise self._error
-            self._something.clear()
-            await self._something.wait()
+        self.got.append(delivery)
+        asyncio.get_running_loop().call_soon(self._arrived)
 
     def take(self, limit: int) -> list[Delivery]:
-        return [self._got.popleft() for _ in range(min(limit, len(self._got)))]
+        return [self.got.popleft() for _ in range(min(limit, len(self.got)))]
 
     async def stop(self) -> None:
         if self in self._session.subscriptions:
             self._session.subscriptions.remove(self)
-        self.end(TransportClosed("stopped"))
 
     async def close(self) -> None:
         self.closed = True

@@ -52,7 +52,7 @@ async def test_each_ends_at_its_deadline() -> None:
     assert not late.future.done()
     calls.remove(early)
     calls.remove(late)
-    assert not calls._wheel._buckets
+    assert not calls.table
 
 
 async def test_one_that_came_back_says_so_at_its_deadline() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,7 +49,7 @@ class Plain(Driver):
 
     def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None: ...
     async def drain(self) -> None: ...
-    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         raise NotImplementedError
 
     async def subscribers(self, address: Address) -> int | None:

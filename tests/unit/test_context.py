@@ -8,6 +8,7 @@ import pytest
 
 import rpclib
 from rpclib.context import Context, current
+from tests.unit.asking import request
 
 
 def test_outside_a_request_there_is_none() -> None:
@@ -16,7 +17,7 @@ def test_outside_a_request_there_is_none() -> None:
 
 
 def test_what_it_tells() -> None:
-    context = Context(b"\x01" * 16, "boot", "web1:7", {"trace": "abc"}, monotonic() + 5)
+    context = Context(request(context={"trace": "abc"}), monotonic() + 5)
     token = current.set(context)
     try:
         assert rpclib.current_context() is context
@@ -30,12 +31,12 @@ def test_what_it_tells() -> None:
 
 def test_metadata_cannot_be_changed() -> None:
     for metadata in ({"a": 1}, {}, None):
-        context = Context(b"", "m", None, metadata, None)
+        context = Context(request(context=metadata), None)
         assert dict(context.metadata) == (metadata or {})
         with pytest.raises(TypeError):
             context.metadata["b"] = 2  # type: ignore[index]
 
 
 def test_remaining_is_never_negative_and_none_for_a_cast() -> None:
-    assert Context(b"", "m", None, None, monotonic() - 5).remaining == 0.0
-    assert Context(b"", "m", None, None, None).remaining is None
+    assert Context(request(), monotonic() - 5).remaining == 0.0
+    assert Context(request(), None).remaining is None

@@ -156,7 +156,7 @@ async def test_other_things_that_come_back_are_left_alone(driver: type[Scripted]
     async with connect(driver) as rpc:
         for body in (b"rubbish", envelope.encode_result(b"i" * 16, 1), envelope.encode_alive(b"i" * 16)):
             driver.world.session.events.undeliverable(body, "gone")
-        own = envelope.encode_request(CALL, rpc.next_id(), "m", {}, 5.0, rpc.inbox, None, None, None, None)
+        own = envelope.encode_request(CALL, next(rpc.ids), "m", {}, 5.0, rpc.inbox, None, None, None, None)
         driver.world.session.events.undeliverable(own, "its call has ended")
         assert not driver.world.sent
         assert rpc.counters == rpclib.Counters()

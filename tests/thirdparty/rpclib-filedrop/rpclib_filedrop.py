@@ -18,7 +18,7 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic_ns
@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rpclib.address import Address, Kind
 from rpclib.driver import Capability, Delivery, Driver, Events, Route, Subscription
-from rpclib.errors import AccessDenied, ConnectionLost, TransportClosed, TransportError, Unreachable
+from rpclib.errors import AccessDenied, ConnectionLost, TransportError, Unreachable
 from rpclib.url import TransportURL
 
 
@@ -204,7 +204,7 @@ class FiledropDriver(Driver):
         self._check()
         self.congested, self._full = False, None
 
-    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         self._check()
         token = secrets.token_hex(8)
         if address.kind is Kind.INBOX:
@@ -212,7 +212,7 @@ class FiledropDriver(Driver):
         folder = Folder(self.root, address)
         try:
             os.makedirs(folder.path, mode=0o700, exist_ok=True)
-            subscription = FiledropSubscription(self, folder, token, prefetch)
+            subscription = FiledropSubscription(self, folder, token, prefetch, arrived)
         except OSError as error:
             raise self.lose(str(error.strerror)) from None
         self._subscriptions.append(subscription)
@@ -246,7 +246,7 @@ class FiledropDriver(Driver):
         if self._error is None:
             self._error = error
             for subscription in self._subscriptions:
-                subscription.end(error)
+                subscription.end()
 
     def _check(self) -> None:
         if self._error is not None:
@@ -254,85 +254,85 @@ class FiledropDriver(Driver):
 
 
 class FiledropSubscription(Subscription):
-    def __init__(self, session: FiledropDriver, folder: Folder, token: str, prefetch: int) -> None:
+    """Looks into its folder every ``poll`` seconds."""
+
+    def __init__(
+        self,
+        session: FiledropDriver,
+        folder: Folder,
+        token: str,
+        prefetch: int,
+        arrived: Callable[[], None],
+    ) -> None:
         self.address = folder.address
         self._session = session
         self._folder = folder
         self._token = token
         self._prefetch = prefetch
+        self._arrived = arrived
         self._owner = token if self.address.kind is Kind.ALL else "any"
-        self._polite = False
-        """It just took its share of what several may take: the next look comes after the others'."""
+        self._stopped = False
         self._left: set[str] = set()
         """Once stopped: the messages that may still be taken, unless another subscriber does."""
-        self._error: TransportError | None = None
-        self._ended = asyncio.Event()
         with folder.locked():
             self._descriptor = folder.sit(token)
+        self._timer = asyncio.get_running_loop().call_later(session.poll, self._look)
 
-    async def ready(self) -> None:
-        if self._polite:
-            self._polite = False
-            await self._pause()
-        while not self._waiting():
-            if self._error is not None:
-                raise self._error
-            await self._pause()
+    @property
+    def waiting(self) -> int:
+        if self._stopped and not self._left:
+            return 0
+        try:
+            with self._folder.locked():
+                return len(self._names())
+        except OSError as error:
+            self._session.lose(str(error.strerror))
+            return 0
 
     def take(self, limit: int) -> list[Delivery]:
-        if self._spent():
+        """Of what several may take, only its share: the rest is for the others to find, or the next look."""
+        if self._stopped and not self._left:
             return []
         try:
             with self._folder.locked():
                 names = self._names()
-                if self.address.kind is Kind.ONE and self._error is None:
-                    seats = len(self._folder.seats())
-                    limit, self._polite = min(limit, -(-len(names) // seats)), seats > 1
+                if self.address.kind is Kind.ONE and not self._stopped:
+                    limit = min(limit, -(-len(names) // len(self._folder.seats())))
                 return [self._folder.take(name) for name in names[:limit]]
         except OSError as error:
             self._session.lose(str(error.strerror))
             return []
 
     async def stop(self) -> None:
-        self._leave(TransportClosed(f"no longer subscribed to {self.address}"))
+        if not self._stopped:
+            self._timer.cancel()
+            with suppress(OSError), self._folder.locked():
+                self._left.update(self._names()[: self._prefetch or None])
+                self._folder.leave(self._token)
+            self._stopped = True
+            os.close(self._descriptor)
 
     async def close(self) -> None:
-        self.end(TransportClosed(f"no longer subscribed to {self.address}"))
+        self.end()
 
-    def end(self, error: TransportError) -> None:
+    def end(self) -> None:
         """Leave, and drop what nobody else could take."""
-        self._leave(error)
+        if not self._stopped:
+            self._stopped = True
+            self._timer.cancel()
+            with suppress(OSError), self._folder.locked():
+                self._folder.leave(self._token)
+            os.close(self._descriptor)
         self._left.clear()
         with suppress(OSError), self._folder.locked():
             self._folder.clear(self._token)
 
-    def _leave(self, error: TransportError) -> None:
-        if self._error is None:
-            with suppress(OSError), self._folder.locked():
-                self._left.update(self._names()[: self._prefetch or None])
-                self._folder.leave(self._token)
-            self._error = error
-            os.close(self._descriptor)
-            self._ended.set()
-
-    def _waiting(self) -> bool:
-        if self._spent():
-            return False
-        try:
-            with self._folder.locked():
-                return bool(self._names())
-        except OSError as error:
-            self._session.lose(str(error.strerror))
-            return False
-
-    async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._session.poll):
-                await self._ended.wait()
-
-    def _spent(self) -> bool:
-        return self._error is not None and not self._left
+    def _look(self) -> None:
+        if self.waiting:
+            self._arrived()
+        if not self._stopped:
+            self._timer = asyncio.get_running_loop().call_later(self._session.poll, self._look)
 
     def _names(self) -> list[str]:
         names = self._folder.messages(self._owner)
-        return names if self._error is None else [name for name in names if name in self._left]
+        return names if not self._stopped else [name for name in names if name in self._left]
