@@ -11,18 +11,19 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pika
 import pika.frame
 import pika.spec
 
+from rpclib.driver import Delivery
+
 LOG = logging.getLogger("rpclib_amqp")
 
 _FRAME = struct.Struct(">BHL")  # type, channel, size of the payload
-_DELIVER = struct.Struct(
-    ">BHLLBcQB"
-)  # the same, the method, its consumer tag of one byte, delivery tag, redelivered
+_DELIVER = struct.Struct(">BHLLB4sQB")  # the same, the method, its consumer tag, delivery tag, redelivered
 _HEADER = struct.Struct(">BHLHHQ")  # a header frame up to its properties
 _CONTENT = struct.Struct(">BHLHHQHBBHL")  # a header frame without properties, and the head of a body frame
 _EXPIRING = struct.Struct(">BHLHHQHB")  # a header frame up to the length of its expiration
@@ -35,12 +36,28 @@ _OVERHEAD = 8
 """Bytes of a frame beside its payload."""
 END = b"\xce"
 """The last byte of every frame."""
+TAG_LENGTH = 4
+"""Bytes of a consumer tag."""
+
+
+class Message(Delivery):
+    """``tag`` is its delivery tag: its number among the deliveries of its channel."""
+
+    __slots__ = ("tag",)
+
+    def __init__(self, body: bytes, redelivered: bool, tag: int) -> None:
+        self.body = body
+        self.redelivered = redelivered
+        self.waited = 0.0
+        self.tag = tag
 
 
 class Receiver(Protocol):
-    """A channel that is told of its deliveries."""
+    """Who gets the messages of one consumer, and is told when everything that came together is there."""
 
-    on_delivery: Callable[[int, bool, bytes], None]
+    arrived: list[Message]
+
+    def tell(self) -> None: ...
 
 
 def publish(channel: int, exchange: str, key: str, mandatory: bool) -> bytes:
@@ -62,20 +79,25 @@ def content(channel: int, size: int, expiration: bytes) -> bytes:
     )
 
 
-def read(data: bytes, channels: Mapping[int, Any], longest: int, process: Callable[[Any], None]) -> tuple[int, int]:
-    """Give deliveries with one body frame, of at most ``longest`` bytes, to the `Receiver` in ``channels``, and
-    every other frame to ``process``, in order. Returns how many bytes, and frames of deliveries, that were; the
-    rest of ``data`` is incomplete. Raises what pika raises for bytes that are no frames.
-
-    Only deliveries with a consumer tag of one byte are read here, which is what this driver uses.
+def read(
+    data: bytes,
+    channels: Mapping[int, Any],
+    longest: int,
+    process: Callable[[Any], None],
+    reached: list[Receiver],
+) -> tuple[int, int]:
+    """Give messages of one body frame, of at most ``longest`` bytes, to the ``consumers`` of their channel, and
+    every other frame to ``process``, in order; add to ``reached`` who had nothing and now has something. Returns
+    how many bytes, and frames of messages, that were; the rest of ``data`` is incomplete. Raises what pika raises
+    for bytes that are no frames.
     """
     start, available, frames = 0, len(data), 0
     while (rest := available - start) >= _OVERHEAD:
         end = available
         if rest >= _DELIVER.size:
-            kind, number, size, method, length, _, tag, redelivered = _DELIVER.unpack_from(data, start)
+            kind, number, size, method, length, consumer, tag, redelivered = _DELIVER.unpack_from(data, start)
             end = start + size + _OVERHEAD
-            if method == _BASIC_DELIVER and kind == _METHOD and length == 1 and number in channels:
+            if method == _BASIC_DELIVER and kind == _METHOD and length == TAG_LENGTH and number in channels:
                 if available - end < _HEADER.size:
                     break
                 kind, again, size, _, _, length = _HEADER.unpack_from(data, end)
@@ -86,8 +108,11 @@ def read(data: bytes, channels: Mapping[int, Any], longest: int, process: Callab
                         break
                     kind, again, size = _FRAME.unpack_from(data, body)
                     ended = data[end - 1] == data[body - 1] == data[last] == _END
-                    if kind == _BODY and again == number and size == length and ended:
-                        channels[number].on_delivery(tag, redelivered & 1 == 1, data[body + 7 : last])
+                    receiver = channels[number].consumers.get(consumer)
+                    if kind == _BODY and again == number and size == length and ended and receiver is not None:
+                        if not receiver.arrived:
+                            reached.append(receiver)
+                        receiver.arrived.append(Message(data[body + 7 : last], redelivered & 1 == 1, tag))
                         start = last + 1
                         frames += 3
                         continue
@@ -116,17 +141,15 @@ def _packs_alike(size: int, ttl: str | None) -> bool:
 
 def _reads_alike(size: int, ttl: str | None) -> bool:
     method = pika.spec.Basic.Deliver(
-        consumer_tag="r", delivery_tag=1 << 40, redelivered=True, exchange="ex", routing_key="key"
+        consumer_tag="0123", delivery_tag=1 << 40, redelivered=True, exchange="ex", routing_key="key"
     )
     data = _marshalled(method, size, ttl)
-    seen: list[tuple[int, bool, bytes]] = []
-
-    class Channel:
-        def on_delivery(self, *delivery: Any) -> None:
-            seen.append(delivery)
-
-    consumed, frames = read(data, {7: Channel()}, size, lambda frame: None)
-    return (consumed, frames, seen) == (len(data), 3, [(1 << 40, True, bytes(size))])
+    receiver = SimpleNamespace(arrived=[])
+    channels = {7: SimpleNamespace(consumers={b"0123": receiver})}
+    reached: list[Receiver] = []
+    consumed, frames = read(data, channels, size, lambda frame: None, reached)
+    seen = [(each.tag, each.redelivered, each.body) for each in receiver.arrived]
+    return (consumed, frames, seen, reached) == (len(data), 3, [(1 << 40, True, bytes(size))], [receiver])
 
 
 def _marshalled(method: pika.spec.Basic.Publish | pika.spec.Basic.Deliver, size: int, ttl: str | None) -> bytes:

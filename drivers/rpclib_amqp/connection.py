@@ -56,6 +56,9 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
         self._out_size = 0
         self._turning = False
         self._quiet = True
+        self._reached: list[codec.Receiver] = []
+        self.telling = False
+        self.on_told: Callable[[], None] = lambda: None
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
         super().__init__(
@@ -129,6 +132,23 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
         self._quiet = len(self._out) <= _ONE_MESSAGE
         self.flush()
 
+    def receive(self, receiver: codec.Receiver, message: codec.Message) -> None:
+        """Give it one message, and tell it once everything that came together is read."""
+        if not receiver.arrived:
+            self._reached.append(receiver)
+        receiver.arrived.append(message)
+
+    def tell(self) -> None:
+        """Tell the receivers what they got, and then `on_told`."""
+        reached = self._reached
+        if reached:
+            self._reached = []
+            self.telling = True
+            for receiver in reached:
+                receiver.tell()
+            self.telling = False
+            self.on_told()
+
     async def finish(self, within: float) -> bool:
         """Close with the broker's agreement: it has processed everything sent before. False if that took
         longer than ``within`` seconds, or the connection is gone already."""
@@ -193,7 +213,7 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
             super()._on_data_available(data_in)
             return
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
-        consumed, frames = codec.read(data, self._channels, self.longest_frame, self._process_frame)
+        consumed, frames = codec.read(data, self._channels, self.longest_frame, self._process_frame, self._reached)
         self._frame_buffer = data[consumed:]
         self.frames_received += frames
         self.bytes_received += len(data_in)  # heartbeats count what arrives, be it complete or not
@@ -211,6 +231,7 @@ class Connection(pika.connection.Connection, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._guarded(self._on_data_available, data)
+        self._guarded(self.tell)
 
     def pause_writing(self) -> None:
         self._listener.pressure(self, True)

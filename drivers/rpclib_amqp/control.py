@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from rpclib.errors import AccessDenied, ConnectionLost, TransportError
 from rpclib_amqp.channel import Channel, ChannelClosed
 from rpclib_amqp.connection import Connection
 from rpclib_amqp.topology import Exchange, Plan, Queue
+from rpclib_amqp.trial import Trial
 
+T = TypeVar("T")
 LOG = logging.getLogger("rpclib_amqp")
 
 ACCESS_REFUSED = 403
 NOT_FOUND = 404
 RESOURCE_LOCKED = 405
 PRECONDITION_FAILED = 406
+AT_A_TIME = 4
+"""Requests, if there are so many: declaring takes the broker some time, of which it can use for others."""
 
 
 class Vanished(TransportError):
@@ -28,26 +32,24 @@ class Vanished(TransportError):
 
 
 class Control:
-    """One request at a time, each to its end even if its caller is cancelled: its answer may be the channel's
-    end, which must not be taken for the answer to the next one. Every method raises TransportError."""
+    """One request at a time on a channel, each to its end even if its caller is cancelled: its answer may be the
+    channel's end, which must not be taken for the answer to the next one. Every method raises TransportError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._channel: Channel | None = None
-        self._turn = asyncio.Lock()
+        self._idle: list[Channel] = []
+        self._turns = asyncio.Semaphore(AT_A_TIME)
         self._requests: set[asyncio.Task[Any]] = set()
 
-    async def declare(self, plan: Plan) -> str:
-        """Make the exchange, the queue and the binding of ``plan`` exist. Returns the queue's name."""
-        await self.declare_exchange(plan.exchange)
-        name = await self.declare_queue(plan.queue)
-        try:
-            await self.bind(plan, name)
-        except TransportError:
-            if not plan.queue.durable:
-                await self.delete(name)
-            raise
-        return name
+    async def declare(self, plan: Plan) -> tuple[str, Trial | None]:
+        """Make the exchange, the queue and the binding of ``plan`` exist, and see whether the queue may be consumed
+        from, unless it is private. Returns the queue's name, and the trial if something came with it."""
+        name, early, complete = await self._in_turn(self._at_once, plan)
+        if complete:
+            return name, early
+        if name and not plan.queue.durable:
+            await self.delete(name)
+        return await self._one_by_one(plan)
 
     async def declare_exchange(self, exchange: Exchange) -> None:
         async def exists() -> bool:
@@ -118,6 +120,58 @@ class Control:
             raise failed(f'cannot look for queue "{queue}"', error) from None
         return int(found.consumer_count)
 
+    async def _at_once(self, channel: Channel, plan: Plan) -> tuple[str, Trial | None, bool]:
+        """All that `declare` does, in two round trips. The last is False if some of it was refused; then the name
+        is that of what was declared all the same, or empty."""
+        exchange, queue, trial = plan.exchange, plan.queue, Trial(channel)
+        declared = channel.request(
+            channel.queue_declare,
+            queue.name,
+            durable=queue.durable,
+            exclusive=queue.exclusive,
+            auto_delete=queue.auto_delete,
+            arguments=queue.arguments,
+        )
+        requests = [declared]
+        if exchange.name:
+            requests.append(channel.request(channel.exchange_declare, exchange.name, exchange.type, durable=True))
+        if queue.durable:
+            requests.append(channel.request(channel.queue_bind, queue.name, exchange.name, plan.key))
+            requests += trial.begin(queue.name)
+        came = None
+        try:
+            await asyncio.gather(*requests)
+            if queue.durable:
+                came = await trial.finish()
+            elif exchange.name:
+                await channel.ask(channel.queue_bind, declared.result().queue, exchange.name, plan.key)
+        except ChannelClosed as error:
+            if not error.code:
+                raise failed("cannot declare", error) from None
+            known = declared.done() and declared.exception() is None
+            return str(declared.result().queue) if known else "", None, False
+        return str(declared.result().queue), came, True
+
+    async def _one_by_one(self, plan: Plan) -> tuple[str, Trial | None]:
+        """The same, telling what is refused and making do without what exists already."""
+        await self.declare_exchange(plan.exchange)
+        name = await self.declare_queue(plan.queue)
+        try:
+            await self.bind(plan, name)
+        except TransportError:
+            if not plan.queue.durable:
+                await self.delete(name)
+            raise
+        return name, await self._in_turn(self._try, name) if plan.queue.durable else None
+
+    async def _try(self, channel: Channel, queue: str) -> Trial | None:
+        trial = Trial(channel)
+        try:
+            await asyncio.gather(*trial.begin(queue))
+            return await trial.finish()
+        except ChannelClosed as error:
+            raise failed(f'cannot consume from queue "{queue}"', error) from None
+
     async def _declare(
         self, what: str, exists: Callable[[], Awaitable[bool]], method: str, *args: object, **kwargs: object
     ) -> Any:
@@ -138,16 +192,27 @@ class Control:
 
     async def _ask(self, method: str, *args: object, **kwargs: object) -> Any:
         """Call one of pika's channel methods and return the broker's answer. Raises ChannelClosed."""
-        task = asyncio.get_running_loop().create_task(self._take_turn(method, *args, **kwargs))
+
+        async def ask(channel: Channel) -> Any:
+            return await channel.ask(getattr(channel, method), *args, **kwargs)
+
+        return await self._in_turn(ask)
+
+    async def _in_turn(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
+        """What ``function(channel, *args)`` returns, which has the channel for itself."""
+        task = asyncio.get_running_loop().create_task(self._take_turn(function, *args))
         self._requests.add(task)
         task.add_done_callback(self._on_answered)
         return await asyncio.shield(task)
 
-    async def _take_turn(self, method: str, *args: object, **kwargs: object) -> Any:
-        async with self._turn:
-            if self._channel is None or not self._channel.is_open:
-                self._channel = await self._connection.open_channel()
-            return await self._channel.ask(getattr(self._channel, method), *args, **kwargs)
+    async def _take_turn(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
+        async with self._turns:
+            channel = self._idle.pop() if self._idle else await self._connection.open_channel()
+            try:
+                return await function(channel, *args)
+            finally:
+                if channel.is_open and not channel.consumers:  # else it is a trial's
+                    self._idle.append(channel)
 
     def _on_answered(self, task: asyncio.Task[Any]) -> None:
         self._requests.discard(task)

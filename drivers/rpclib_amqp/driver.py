@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel
@@ -19,6 +20,7 @@ from rpclib.url import Host, TransportURL
 from rpclib_amqp.admin import AmqpAdmin
 from rpclib_amqp.channel import Channel, ChannelClosed
 from rpclib_amqp.connection import Connection
+from rpclib_amqp.consumers import Consumers
 from rpclib_amqp.control import ACCESS_REFUSED, Control
 from rpclib_amqp.handshake import connect
 from rpclib_amqp.management import Management
@@ -67,6 +69,7 @@ class AmqpDriver(Driver):
         self._publishing: Connection
         self._consuming: Connection
         self._control: Control
+        self._consumers: Consumers
         self._admin: AmqpAdmin
         self._publisher: Publisher
         self._upkeep: asyncio.Task[None]
@@ -84,6 +87,8 @@ class AmqpDriver(Driver):
     def _begin(self, publishing: Connection, consuming: Connection, channel: Channel) -> None:
         self._publishing, self._consuming = publishing, consuming
         self._control = Control(consuming)
+        self._consumers = Consumers(consuming, acknowledged=True)
+        consuming.on_told = self._consumers.settle
         self._publisher = Publisher(publishing, channel, self._events, self.pressure, self._lose)
         keeping = keep_bound(consuming, self._control, self._subscriptions)
         self._upkeep = asyncio.get_running_loop().create_task(keeping)
@@ -107,10 +112,12 @@ class AmqpDriver(Driver):
             await self._relieved.wait()
         self._raise_if_ended()
 
-    async def subscribe(self, address: Address, *, prefetch: int) -> AmqpSubscription:
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> AmqpSubscription:
         self._raise_if_ended()
+        inbox = address.kind is Kind.INBOX  # the only kind that does not acknowledge
+        consumers = Consumers(self._consuming, acknowledged=False) if inbox else self._consumers
         subscription = AmqpSubscription(
-            address, prefetch, self._consuming, self._control, self._lose, self._subscriptions.discard
+            address, prefetch, consumers, self._control, arrived, self._lose, self._subscriptions.discard
         )
         self._subscriptions.add(subscription)
         await subscription.start()
@@ -141,7 +148,7 @@ class AmqpDriver(Driver):
                 if flush:
                     await self._publisher.settle(CLOSE_WITHIN / 2)
             finally:
-                self._finish(self._end)
+                self._finish()
         if polite:
             done, _ = await asyncio.gather(*(each.finish(CLOSE_WITHIN) for each in self._connections()))
             if not done:
@@ -182,16 +189,18 @@ class AmqpDriver(Driver):
 
     def _lose(self, error: TransportError) -> None:
         if self._end is None:
+            self._consuming.tell()  # what has arrived is taken now or never
             self._end = error
-            self._finish(error)
+            self._finish()
             self._dying = asyncio.gather(*(each.abort() for each in self._connections()))
             self._events.lost(error)
 
-    def _finish(self, error: TransportError) -> None:
+    def _finish(self) -> None:
         self._upkeep.cancel()
         self._publisher.end()
+        self._consumers.settle()
         for subscription in list(self._subscriptions):
-            subscription.end(error)
+            subscription.end()
         self._relieved.set()
 
     def _connections(self) -> tuple[Connection, Connection]:

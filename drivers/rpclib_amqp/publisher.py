@@ -23,8 +23,11 @@ SCOUTS = 100
 """At a time; the broker allows 2047 channels for a connection."""
 SPARE_SCOUTS = 8
 """Kept for the next addresses."""
-FRESH = 0.2
-"""Seconds for which a message that arrived vouches for its address."""
+MORE_FOR = 2.0
+"""Seconds for which more than those are kept, since addresses come in bursts."""
+FRESH = 1.0
+"""Seconds for which a message that arrived vouches for its address. A thousand addresses in turn must come around
+within that, or else all of them would stay with the scouts."""
 HELD_AT_MOST = 1024 * 1024
 """Bytes held for one address that are back-pressure for all."""
 
@@ -72,6 +75,7 @@ class Publisher:
         self._expiration = b""
         self._scouts = asyncio.Semaphore(SCOUTS)
         self._spare: list[Scout] = []
+        self._retiring: asyncio.TimerHandle | None = None
         channel.add_on_return_callback(self._on_return)
 
     def route(self, address: Address) -> AmqpRoute:
@@ -111,6 +115,8 @@ class Publisher:
 
     def end(self) -> None:
         """Drop what is held."""
+        if self._retiring is not None:
+            self._retiring.cancel()
         for route in self._routes.values():
             route.held.clear()
             if route.scouting is not None:
@@ -175,10 +181,17 @@ class Publisher:
                 return f'there is no exchange "{route.exchange}"'
             return f"the broker refused it: {error}"
         finally:
-            if scout.clean and len(self._spare) < SPARE_SCOUTS:
+            if scout.clean:
                 self._spare.append(scout)
+                if self._retiring is None and len(self._spare) > SPARE_SCOUTS:
+                    self._retiring = self._loop.call_later(MORE_FOR, self._retire)
             else:
                 scout.close()
+
+    def _retire(self) -> None:
+        self._retiring = None
+        while len(self._spare) > SPARE_SCOUTS:
+            self._spare.pop(0).close()
 
     def _clean_spare(self) -> Scout | None:
         while self._spare:

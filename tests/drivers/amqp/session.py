@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from rpclib.address import Address, Kind
-from rpclib.driver import Delivery, Subscription
+from rpclib.conformance.tap import Tap
 from rpclib.errors import ConnectionLost, TransportError
 from rpclib.url import TransportURL
 from rpclib_amqp import AmqpDriver, AmqpOptions
+from rpclib_amqp.subscription import AmqpSubscription
 from tests.rabbit import Rabbit
 
 SECONDS = 10.0
@@ -73,7 +74,11 @@ async def ended(driver: AmqpDriver, events: Recorder, *words: str, within: float
     with pytest.raises(ConnectionLost) as caught:
         driver.send(driver.route(one("x")), b"late", None)
     assert not caught.value.maybe_executed
-    for refused in (driver.subscribe(one("x"), prefetch=1), driver.subscribers(one("x")), driver.drain()):
+    for refused in (
+        driver.subscribe(one("x"), prefetch=1, arrived=lambda: None),
+        driver.subscribers(one("x")),
+        driver.drain(),
+    ):
         with pytest.raises(ConnectionLost):
             await refused
     await driver.close()
@@ -85,14 +90,15 @@ async def consumers(rabbit: Rabbit, queue: str) -> int:
     return sum(row["queue_name"] == queue for row in rows)
 
 
-async def receive(subscription: Subscription, count: int = 1) -> list[Delivery]:
-    """Take ``count`` deliveries, waiting for them."""
-    got: list[Delivery] = []
-    async with asyncio.timeout(SECONDS):
-        while len(got) < count:
-            await subscription.ready()
-            got += subscription.take(count - len(got))
-    return got
+def ours(tapped: Tap) -> AmqpSubscription:
+    """The driver's part of it."""
+    assert isinstance(tapped.subscription, AmqpSubscription)
+    return tapped.subscription
+
+
+async def waiting(tapped: Tap, count: int = 1) -> None:
+    """Return when ``count`` deliveries wait to be taken."""
+    await until(lambda: tapped.subscription.waiting == count, f"{count} deliveries")
 
 
 def one(exchange: str, topic: str = "compute", server: str = "") -> Address:

@@ -16,14 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pika.heartbeat import HeartbeatChecker
 
+from rpclib.conformance.tap import tap
 from rpclib_amqp import codec
 from rpclib_amqp.channel import Channel
 from rpclib_amqp.connection import Connection
-from tests.drivers.amqp.session import inbox, one, receive, session
+from tests.drivers.amqp.session import inbox, one, session
 
 LONGEST = 40
 """Bytes of the longest body frame of these tests."""
 CHANNELS = (1, 2, 3)
+TAGS = ("0000", "ffff", "r", "", "ctag1.amq")
+"""Of consumers; the codec reads those of four bytes, and leaves the others to pika."""
 
 Event = tuple[object, ...]
 
@@ -34,6 +37,29 @@ class Nobody:
     def blocked(self, reason: str | None) -> None: ...
 
     def connection_ended(self, error: Exception) -> None: ...
+
+
+class Arrivals(list[codec.Message]):
+    """Writes down, in order with all else, what arrives for one consumer."""
+
+    def __init__(self, events: list[Event], number: int, tag: str) -> None:
+        super().__init__()
+        self._log = events
+        self._where = (number, tag)
+
+    def append(self, message: codec.Message) -> None:
+        super().append(message)
+        self._log.append((*self._where, message.tag, message.redelivered, message.body))
+
+
+class Receiver:
+    def __init__(self, arrived: Arrivals) -> None:
+        self.arrived: list[codec.Message] = arrived
+        self.told: list[int] = []
+
+    def tell(self) -> None:
+        self.told.append(len(self.arrived))
+        self.arrived.clear()
 
 
 class Wire:
@@ -60,7 +86,7 @@ class Wire:
 
     def _open(self, number: int) -> None:
         channel = Channel(self.connection, number, None)
-        channel.on_delivery = lambda *delivery: self.events.append((number, *delivery))
+        channel.consumers = {tag.encode(): Receiver(Arrivals(self.events, number, tag)) for tag in TAGS}
         channel.add_on_return_callback(lambda _, method, properties, body: self.events.append((number, body)))
         self.connection._channels[number] = channel
         self.connection.callbacks.add(
@@ -95,7 +121,7 @@ def content(number: int, method: Any, body: bytes, size: int, **properties: Any)
 
 
 def deliver(
-    number: int, tag: int, body: bytes, consumer: str = "r", size: int = LONGEST, **more: Any
+    number: int, tag: int, body: bytes, consumer: str = "0000", size: int = LONGEST, **more: Any
 ) -> list[bytes]:
     method = pika.spec.Basic.Deliver(consumer, tag, tag % 2 == 1, "exchange", "key")
     return content(number, method, body, size, **more)
@@ -115,7 +141,7 @@ STREAM = b"".join(
         *deliver(2, 2, b"x" * LONGEST, expiration="60000"),
         *deliver(1, 3, b""),
         *deliver(3, 4, b"y" * (2 * LONGEST + 1)),
-        *deliver(1, 5, b"\xce" * 9, consumer="another"),
+        *deliver(1, 5, b"\xce" * 9, consumer="r"),
         ack(2, 6),
         *content(2, pika.spec.Basic.Return(312, "NO_ROUTE", "exchange", "key"), b"returned", LONGEST),
         *deliver(2, 7, b"headers", headers={"a": 1}, message_id="m", priority=3),
@@ -154,7 +180,7 @@ messages = st.builds(
     st.sampled_from(CHANNELS),
     st.integers(1, 2**64 - 1),
     st.binary(max_size=3 * LONGEST),
-    consumer=st.sampled_from(["r", "s", "", "ctag1.amq"]),
+    consumer=st.sampled_from([*TAGS, "none"]),
     size=st.integers(1, LONGEST),
     expiration=st.none() | st.integers(0, 2**32).map(str),
     content_type=st.none() | st.text(max_size=5),
@@ -263,13 +289,13 @@ async def test_every_size_arrives(
     async with session(amqp_url) as (driver, events):
         longest = driver._publishing.longest_frame
         bodies = [b"\xce" * size for size in (0, 1, 100, longest - 1, longest, longest + 1, 5 * longest)]
-        replies = await driver.subscribe(inbox(exchange), prefetch=0)
-        requests = await driver.subscribe(one(exchange), prefetch=0)
+        replies = await tap(driver, inbox(exchange), prefetch=0)
+        requests = await tap(driver, one(exchange), prefetch=0)
         for subscription, ttl in ((replies, None), (requests, 30.0)):
             route = driver.route(subscription.address)
             for body in bodies * 2:
                 driver.send(route, body, ttl)
-            got = await receive(subscription, 2 * len(bodies))
+            got = await subscription.receive(2 * len(bodies))
             assert [item.body for item in got] == bodies * 2
         sent = driver._publishing.bytes_sent
         assert sent > sum(map(len, bodies)) * 4

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from rpclib.conformance.tap import tap
 from rpclib.errors import ConnectionLost, TransportError
-from tests.drivers.amqp.session import connect, consumers, ended, inbox, one, receive, session, until
+from tests.drivers.amqp.session import connect, consumers, ended, inbox, one, ours, session, until, waiting
 from tests.rabbit import Rabbit, running
 
 
@@ -22,57 +23,63 @@ def mortal() -> Iterator[Rabbit]:
 
 
 async def test_connections_closed_by_an_operator(rabbit: Rabbit, exchange: str) -> None:
-    """Both ends of the session go, every waiter wakes, and what nobody took is delivered to the next session."""
+    """Both ends of the session go, and what nobody took is delivered to the next session."""
     driver, events = await connect(rabbit.url)
-    subscription = await driver.subscribe(one(exchange), prefetch=10)
-    idle = await driver.subscribe(one(exchange, "idle"), prefetch=10)
-    waiting = asyncio.create_task(idle.ready())
+    subscription = await tap(driver, one(exchange), prefetch=10)
     driver.send(driver.route(one(exchange)), b"untaken", None)
-    await subscription.ready()
+    await waiting(subscription)
     await rabbit.ctl("close_all_connections", "maintenance tonight")
     await ended(driver, events, "maintenance tonight", "127.0.0.1")
     assert subscription.take(10) == []
-    for wait in (waiting, subscription.ready()):
-        with pytest.raises(ConnectionLost) as caught:
-            await wait
-        assert caught.value.maybe_executed
+    assert isinstance(events.losses[0], ConnectionLost)
+    assert events.losses[0].maybe_executed
     async with session(rabbit.url) as (driver, _):
-        again = await receive(await driver.subscribe(one(exchange), prefetch=10))
+        again = await (await tap(driver, one(exchange), prefetch=10)).receive()
         assert [(item.body, item.redelivered) for item in again] == [(b"untaken", True)]
 
 
-async def test_replies_that_arrived_survive_a_loss(rabbit: Rabbit, exchange: str) -> None:
-    """Nobody else will get them: they can be taken after the session ended, then `ready` tells of its end."""
-    driver, events = await connect(rabbit.url)
-    replies = await driver.subscribe(inbox(exchange), prefetch=0)
-    driver.send(driver.route(replies.address), b"reply", None)
-    await replies.ready()
-    driver.sever()
-    await ended(driver, events)
-    await replies.ready()
-    assert [item.body for item in replies.take(10)] == [b"reply"]
-    with pytest.raises(ConnectionLost):
-        await replies.ready()
+async def test_replies_that_came_with_the_end_are_told(amqp_url: str, exchange: str) -> None:
+    """Nobody else will get them: they can be taken before the loss is reported, and not after it."""
+    driver, events = await connect(amqp_url)
+    got: list[bytes] = []
+
+    def arrived() -> None:
+        assert not events.losses
+        got.extend(item.body for item in replies.take(1))
+
+    replies = await driver.subscribe(inbox(exchange), prefetch=0, arrived=arrived)
+    read = driver._consuming._on_data_available
+
+    def read_and_end(data: bytes) -> None:
+        read(data)
+        driver._lose(ConnectionLost("the end"))
+
+    driver._consuming._on_data_available = read_and_end  # type: ignore[method-assign, assignment]
+    for body in (b"1", b"2"):
+        driver.send(driver.route(replies.address), body, None)
+    await ended(driver, events, "the end")
+    assert got == [b"1"]
+    assert replies.take(10) == []
 
 
 async def test_killed_broker(mortal: Rabbit, exchange: str) -> None:
     """SIGKILL is noticed at once; the restarted node has the server's queue and takes sessions again."""
     driver, events = await connect(mortal.url)
-    await driver.subscribe(one(exchange), prefetch=10)
+    await tap(driver, one(exchange), prefetch=10)
     await asyncio.to_thread(mortal.kill)
     await ended(driver, events, "lost")
     await asyncio.to_thread(mortal.start)
     async with session(mortal.url) as (driver, events):
-        subscription = await driver.subscribe(one(exchange), prefetch=10)
+        subscription = await tap(driver, one(exchange), prefetch=10)
         driver.send(driver.route(one(exchange)), b"alive", None)
-        assert [item.body for item in await receive(subscription)] == [b"alive"]
+        assert [item.body for item in await subscription.receive()] == [b"alive"]
         assert await consumers(mortal, f"{exchange}.compute") == 1
 
 
 async def test_stopped_broker(mortal: Rabbit, exchange: str) -> None:
     """An orderly stop says why."""
     driver, events = await connect(mortal.url)
-    await driver.subscribe(one(exchange), prefetch=10)
+    await tap(driver, one(exchange), prefetch=10)
     stopping = asyncio.create_task(asyncio.to_thread(mortal.stop))
     await ended(driver, events, "CONNECTION_FORCED", within=15)
     await stopping
@@ -83,7 +90,7 @@ async def test_stopped_broker(mortal: Rabbit, exchange: str) -> None:
 async def test_hanging_broker_is_noticed_by_heartbeats(mortal: Rabbit, exchange: str) -> None:
     """Without anyone else's help, after one to two heartbeats and pika's 5 seconds."""
     driver, events = await connect(mortal.url, heartbeat=1)
-    await driver.subscribe(one(exchange), prefetch=10)
+    await tap(driver, one(exchange), prefetch=10)
     with mortal.suspended():
         await ended(driver, events, "eartbeat", within=15)
 
@@ -91,19 +98,19 @@ async def test_hanging_broker_is_noticed_by_heartbeats(mortal: Rabbit, exchange:
 async def test_closed_channel_is_replaced(rabbit: Rabbit, exchange: str) -> None:
     """The broker closes a consumer's channel: the session goes on, and old acknowledgements are forgotten."""
     async with session(rabbit.url) as (driver, events):
-        subscription = await driver.subscribe(one(exchange), prefetch=10)
+        subscription = await tap(driver, one(exchange), prefetch=10)
         route = driver.route(one(exchange))
         for number in range(4):
             driver.send(route, b"%d" % number, None)
-        taken = await receive(subscription, 2)
+        taken = await subscription.receive(2)
         await asyncio.sleep(0)  # the acknowledgement of these leaves
-        await until(lambda: len(subscription._arrived) == 2, "the rest")
-        old = subscription._channel
+        await waiting(subscription, 2)
+        old = driver._consumers._channel
         assert old is not None
         old.basic_ack(99)  # unknown to the broker, which closes the channel
         assert [item.body for item in subscription.take(1)] == [b"2"]
-        await until(lambda: subscription._channel is not old, "a new channel")
-        rest = await receive(subscription, 2)
+        await until(lambda: driver._consumers._channel is not old, "a new channel")
+        rest = await subscription.receive(2)
         assert [item.body for item in taken] == [b"0", b"1"]
         assert [(item.body, item.redelivered) for item in rest] == [(b"2", True), (b"3", True)]
         assert await consumers(rabbit, f"{exchange}.compute") == 1
@@ -114,10 +121,10 @@ async def test_alarm_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
     """While the broker takes nothing: `congested`, bounded memory, and receiving and asking go on. Then all of it
     arrives."""
     async with session(rabbit.url) as (driver, events):
-        subscription = await driver.subscribe(one(exchange), prefetch=0)
+        subscription = await tap(driver, one(exchange), prefetch=0)
         route = driver.route(one(exchange))
         driver.send(route, b"before", None)
-        await receive(subscription)
+        await subscription.receive()
         await rabbit.alarm(True)
         try:
             driver.send(route, b"0", None)
@@ -127,7 +134,7 @@ async def test_alarm_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
                 driver.send(route, b"%d" % number, None)
             draining = asyncio.create_task(driver.drain())
             assert await driver.subscribers(one(exchange)) == 1
-            other = await driver.subscribe(one(exchange, "other"), prefetch=1)
+            other = await tap(driver, one(exchange, "other"), prefetch=1)
             await other.close()
             assert not draining.done()
         finally:
@@ -135,14 +142,14 @@ async def test_alarm_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
         async with asyncio.timeout(10):
             await draining
         assert not driver.congested
-        assert [item.body for item in await receive(subscription, 100)] == [b"%d" % n for n in range(100)]
+        assert [item.body for item in await subscription.receive(100)] == [b"%d" % n for n in range(100)]
         assert events.blocks == ["low on memory", None]
 
 
 async def test_close_under_an_alarm_is_bounded(rabbit: Rabbit, exchange: str) -> None:
     """The broker does not read; a close with flush waits a little and ends."""
     async with session(rabbit.url) as (driver, events):
-        await driver.subscribe(one(exchange), prefetch=1)
+        await tap(driver, one(exchange), prefetch=1)
         await rabbit.alarm(True)
         try:
             driver.send(driver.route(one(exchange)), b"stuck", None)
@@ -157,7 +164,7 @@ async def test_close_under_an_alarm_is_bounded(rabbit: Rabbit, exchange: str) ->
 async def test_full_buffer_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
     """More than the high-water mark while nobody reads: `congested` at once, and `drain` returns afterwards."""
     async with session(rabbit.url) as (driver, _):
-        subscription = await driver.subscribe(inbox(exchange), prefetch=0)
+        subscription = await tap(driver, inbox(exchange), prefetch=0)
         route = driver.route(subscription.address)
         sent = 0
         with rabbit.suspended():
@@ -167,12 +174,12 @@ async def test_full_buffer_is_back_pressure(rabbit: Rabbit, exchange: str) -> No
                 assert sent < 1000
         await driver.drain()
         assert not driver.congested
-        assert len(await receive(subscription, sent)) == sent
+        assert len(await subscription.receive(sent)) == sent
 
 
 async def test_loss_wakes_drain(rabbit: Rabbit, exchange: str) -> None:
     driver, events = await connect(rabbit.url)
-    replies = await driver.subscribe(inbox(exchange), prefetch=0)
+    replies = await tap(driver, inbox(exchange), prefetch=0)
     route = driver.route(replies.address)
     with rabbit.suspended():
         while not driver.congested:
@@ -186,15 +193,16 @@ async def test_loss_wakes_drain(rabbit: Rabbit, exchange: str) -> None:
     await driver.close()
 
 
-async def test_more_addresses_than_channels(amqp_url: str, exchange: str) -> None:
-    """A clear error; the session and its subscriptions go on."""
+async def test_no_channel_left(amqp_url: str, exchange: str) -> None:
+    """Servers need no more of them; for an inbox a clear error. The session and its subscriptions go on."""
     async with session(amqp_url) as (driver, events):
-        subscription = await driver.subscribe(one(exchange), prefetch=1)
+        subscription = await tap(driver, one(exchange), prefetch=1)
         driver._consuming.params._channel_max = len(driver._consuming._channels)
+        await tap(driver, one(exchange, "another"), prefetch=1)
         with pytest.raises(TransportError, match="no more channels"):
-            await driver.subscribe(one(exchange, "another"), prefetch=1)
+            await tap(driver, inbox(exchange), prefetch=0)
         driver.send(driver.route(one(exchange)), b"x", None)
-        assert [item.body for item in await receive(subscription)] == [b"x"]
+        assert [item.body for item in await subscription.receive()] == [b"x"]
         assert not events.losses
 
 
@@ -203,13 +211,12 @@ async def test_a_bug_in_a_callback_ends_the_session(
 ) -> None:
     """Not the loop, not in silence, and not only half of it."""
     driver, events = await connect(amqp_url)
-    subscription = await driver.subscribe(one(exchange), prefetch=1)
-    assert subscription._channel is not None
+    subscription = await tap(driver, one(exchange), prefetch=1)
 
-    def broken(tag: int, redelivered: bool, body: bytes) -> None:
+    def broken() -> None:
         raise ZeroDivisionError("a bug")
 
-    subscription._channel.on_delivery = broken
+    ours(subscription).tell = broken  # type: ignore[method-assign]
     driver.send(driver.route(one(exchange)), b"x", None)
     await ended(driver, events, "a bug")
     assert any(record.exc_info for record in caplog.records if record.name == "rpclib_amqp")
@@ -220,7 +227,7 @@ async def test_normal_operation_logs_no_errors(
 ) -> None:
     """Neither ours nor pika's: opening, asking for what is not there, being closed by the broker, closing."""
     async with session(rabbit.url) as (driver, events):
-        subscription = await driver.subscribe(one(exchange), prefetch=1)
+        subscription = await tap(driver, one(exchange), prefetch=1)
         assert await driver.subscribers(one(exchange, "nowhere")) == 0
         await subscription.stop()
         await subscription.close()

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pydantic
 import pytest
 
+from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied, TransportError, Unreachable
 from rpclib_amqp import AmqpOptions
 from tests.drivers.amqp.session import connect, inbox, session
@@ -160,7 +161,7 @@ async def test_the_password_shows_nowhere(rabbit: Rabbit, exchange: str, caplog:
     """Not in any repr, nor in any log line, of ours or of pika, at any level."""
     caplog.set_level(logging.DEBUG)
     async with session(rabbit.url) as (driver, events):
-        await driver.subscribe(inbox(exchange), prefetch=0)
+        await tap(driver, inbox(exchange), prefetch=0)
         seen = [repr(driver), repr(vars(driver)), repr(driver._publishing.params), str(driver._publishing)]
         await rabbit.ctl("close_all_connections", "test")
         while not events.losses:

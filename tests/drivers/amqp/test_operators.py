@@ -8,25 +8,37 @@ import time
 
 import pytest
 
+from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied
-from tests.drivers.amqp.session import connect, consumers, ended, everyone, inbox, one, receive, session, until
+from tests.drivers.amqp.session import (
+    connect,
+    consumers,
+    ended,
+    everyone,
+    inbox,
+    one,
+    ours,
+    session,
+    until,
+    waiting,
+)
 from tests.rabbit import Rabbit
 
 
 async def test_deleted_queue_comes_back(rabbit: Rabbit, exchange: str) -> None:
     """Within the session, with one consumer; what had arrived can still be taken."""
     async with session(rabbit.url) as (driver, events):
-        subscription = await driver.subscribe(one(exchange), prefetch=10)
+        subscription = await tap(driver, one(exchange), prefetch=10)
         route = driver.route(one(exchange))
         driver.send(route, b"before", None)
-        await subscription.ready()
+        await waiting(subscription)
         for _ in range(3):
             await rabbit.ctl("delete_queue", f"{exchange}.compute")
-            await until(lambda: subscription._starting and subscription._starting.done(), "a new consumer")
+            await until(lambda: ours(subscription).established, "a new consumer")
             while await driver.subscribers(one(exchange)) != 1:
                 await asyncio.sleep(0.01)
         driver.send(route, b"after", None)
-        assert [item.body for item in await receive(subscription, 2)] == [b"before", b"after"]
+        assert [item.body for item in await subscription.receive(2)] == [b"before", b"after"]
         assert await consumers(rabbit, f"{exchange}.compute") == 1
         assert not events.losses
 
@@ -34,20 +46,20 @@ async def test_deleted_queue_comes_back(rabbit: Rabbit, exchange: str) -> None:
 async def test_deleted_fanout_queue_comes_back(rabbit: Rabbit, exchange: str) -> None:
     """Under another name, since the broker chooses it."""
     async with session(rabbit.url) as (driver, events):
-        subscription = await driver.subscribe(everyone(exchange), prefetch=10)
-        first = subscription.queue
+        subscription = await tap(driver, everyone(exchange), prefetch=10)
+        first = ours(subscription).queue
         await rabbit.ctl("delete_queue", first)
-        await until(lambda: subscription.queue != first, "another queue")
-        await until(lambda: subscription._starting and subscription._starting.done(), "a new consumer")
+        await until(lambda: ours(subscription).queue != first, "another queue")
+        await until(lambda: ours(subscription).established, "a new consumer")
         driver.send(driver.route(everyone(exchange)), b"again", None)
-        assert [item.body for item in await receive(subscription)] == [b"again"]
+        assert [item.body for item in await subscription.receive()] == [b"again"]
         assert not events.losses
 
 
 async def test_deleted_inbox_ends_the_session(rabbit: Rabbit, exchange: str) -> None:
     """Its name is known to others and cannot be had again, and replies may have gone with it."""
     driver, events = await connect(rabbit.url)
-    replies = await driver.subscribe(inbox(exchange), prefetch=0)
+    replies = await tap(driver, inbox(exchange), prefetch=0)
     await rabbit.ctl("delete_queue", replies.address.key)
     await ended(driver, events, "inbox")
 
@@ -61,10 +73,10 @@ async def test_deleted_exchange_comes_back(rabbit: Rabbit, exchange: str) -> Non
         session(rabbit.url) as (sender, _),
     ):
         subscriptions = [
-            await left.subscribe(one(exchange, server="left"), prefetch=10),
-            await right.subscribe(one(exchange, server="right"), prefetch=10),
-            await left.subscribe(everyone(exchange), prefetch=10),
-            await right.subscribe(everyone(exchange), prefetch=10),
+            await tap(left, one(exchange, server="left"), prefetch=10),
+            await tap(right, one(exchange, server="right"), prefetch=10),
+            await tap(left, everyone(exchange), prefetch=10),
+            await tap(right, everyone(exchange), prefetch=10),
         ]
         for name in (exchange, f"{exchange}.compute.fanout"):
             await rabbit.ctl("eval", delete.format(name))
@@ -79,17 +91,17 @@ async def test_deleted_exchange_comes_back(rabbit: Rabbit, exchange: str) -> Non
         for address in (one(exchange, server="left"), one(exchange, server="right"), everyone(exchange)):
             sender.send(sender.route(address), b"again", None)
         for subscription in subscriptions:
-            assert [item.body for item in await receive(subscription)] == [b"again"]
+            assert [item.body for item in await subscription.receive()] == [b"again"]
 
 
 async def test_message_for_a_deleted_exchange_ends_the_session(rabbit: Rabbit, exchange: str) -> None:
     """Everything sent after it is lost with the channel, so every call in flight must learn of it."""
     driver, events = await connect(rabbit.url)
-    subscription = await driver.subscribe(one(exchange), prefetch=10)
+    subscription = await tap(driver, one(exchange), prefetch=10)
     route = driver.route(one(exchange))
     for body in (b"0", b"1"):
         driver.send(route, body, None)
-    await receive(subscription, 2)
+    await subscription.receive(2)
     await subscription.close()
     await rabbit.ctl(
         "eval", f'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"{exchange}">>), false, <<"test">>).'
@@ -104,7 +116,7 @@ async def test_refused_message_says_so(rabbit: Rabbit, exchange: str) -> None:
     await rabbit.ctl("set_permissions", "reader", "", "^amq\\.default$", ".*")
     try:
         async with session(rabbit.url) as (server, _):
-            await server.subscribe(one(exchange), prefetch=1)
+            await tap(server, one(exchange), prefetch=1)
             driver, events = await connect(rabbit.url.replace(rabbit.url.split("@")[0], "amqp://reader:secret"))
             driver.send(driver.route(one(exchange)), b"x", None)
             await until(lambda: events.losses, "the refusal")
@@ -121,15 +133,15 @@ async def test_without_configure_permission(rabbit: Rabbit, exchange: str) -> No
     await rabbit.ctl("set_permissions", "user", "", ".*", ".*")
     try:
         async with session(rabbit.url) as (server, _):
-            await server.subscribe(one(exchange), prefetch=1)
+            await tap(server, one(exchange), prefetch=1)
             url = rabbit.url.replace(rabbit.url.split("@")[0], "amqp://user:secret")
             async with session(url) as (driver, events):
-                subscription = await driver.subscribe(one(exchange), prefetch=1)
+                subscription = await tap(driver, one(exchange), prefetch=1)
                 assert await driver.subscribers(one(exchange)) == 2
                 with pytest.raises(AccessDenied, match=f"{exchange}.compute.mine"):
-                    await driver.subscribe(one(exchange, server="mine"), prefetch=1)
+                    await tap(driver, one(exchange, server="mine"), prefetch=1)
                 with pytest.raises(AccessDenied, match="private queue"):
-                    await driver.subscribe(inbox(exchange), prefetch=1)
+                    await tap(driver, inbox(exchange), prefetch=1)
                 await subscription.close()
                 assert not events.losses
     finally:
@@ -142,9 +154,9 @@ async def test_queue_with_other_arguments_is_used(
     """Someone else's properties are theirs to change; one warning tells."""
     async with session(rabbit.url) as (driver, _):
         await driver._control._ask("queue_declare", f"{exchange}.compute", durable=True)
-        subscription = await driver.subscribe(one(exchange), prefetch=1)
+        subscription = await tap(driver, one(exchange), prefetch=1)
         driver.send(driver.route(one(exchange)), b"x", None)
-        await receive(subscription)
+        await subscription.receive()
         await driver._control.delete(f"{exchange}.compute")
     [record] = [record for record in caplog.records if "properties" in record.message]
     assert (record.name, record.levelno) == ("rpclib_amqp", logging.WARNING)

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from rpclib.conformance.tap import tap
 from rpclib_amqp.publisher import FRESH, HELD_AT_MOST, SCOUTS, SPARE_SCOUTS
-from tests.drivers.amqp.session import everyone, one, receive, session, until
+from tests.drivers.amqp.session import everyone, one, session, until
 from tests.rabbit import Rabbit, running
 
 
@@ -23,79 +24,79 @@ async def refusing(rabbit: Rabbit, queue: str) -> AsyncIterator[None]:
 async def test_refused_message_comes_back(rabbit: Rabbit, exchange: str) -> None:
     """As undeliverable, so that it is sent again; what is sent after the queue takes messages again arrives."""
     async with session(rabbit.url) as (server, _), session(rabbit.url) as (driver, events):
-        await (await server.subscribe(one(exchange), prefetch=10)).close()
-        other = await server.subscribe(one(exchange, "other"), prefetch=10)
+        await (await tap(server, one(exchange), prefetch=10)).close()
+        other = await tap(server, one(exchange, "other"), prefetch=10)
         route = driver.route(one(exchange))
         async with refusing(rabbit, f"{exchange}.compute"):
             for body in (b"1", b"2"):
                 driver.send(route, body, 60.0)
             driver.send(driver.route(one(exchange, "other")), b"other", 60.0)
-            assert [item.body for item in await receive(other)] == [b"other"]
+            assert [item.body for item in await other.receive()] == [b"other"]
             await until(lambda: len(events.returned) == 2, "both")
             assert [body for body, _ in events.returned] == [b"1", b"2"]
             assert all("takes no messages" in reason for _, reason in events.returned)
         for body in (b"3", b"4"):
             driver.send(route, body, 60.0)
-        subscription = await server.subscribe(one(exchange), prefetch=10)
-        assert [item.body for item in await receive(subscription, 2)] == [b"3", b"4"]
+        subscription = await tap(server, one(exchange), prefetch=10)
+        assert [item.body for item in await subscription.receive(2)] == [b"3", b"4"]
         assert len(events.returned) == 2
 
 
 async def test_order_from_the_first_message_on(amqp_url: str, exchange: str) -> None:
     """One by one, in bursts, before and after the first has arrived."""
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
-        subscription = await server.subscribe(one(exchange), prefetch=0)
+        subscription = await tap(server, one(exchange), prefetch=0)
         route = driver.route(one(exchange))
         for number in range(300):
             driver.send(route, b"%d" % number, None)
             if number % 7 == 0:
                 await asyncio.sleep(0)
-        assert [int(item.body) for item in await receive(subscription, 300)] == list(range(300))
+        assert [int(item.body) for item in await subscription.receive(300)] == list(range(300))
         assert route.open
 
 
 async def test_seldom_used_address_stays_with_scouts(amqp_url: str, exchange: str) -> None:
     """Until two messages follow each other soon."""
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
-        subscription = await server.subscribe(one(exchange), prefetch=0)
+        subscription = await tap(server, one(exchange), prefetch=0)
         route = driver.route(one(exchange))
         for _ in range(2):
             driver.send(route, b"seldom", None)
-            await receive(subscription)
+            await subscription.receive()
             assert not route.open
             await until(lambda: route.arrived + FRESH < asyncio.get_running_loop().time(), "staleness")
         driver.send(route, b"often", None)
-        await receive(subscription)
+        await subscription.receive()
         await until(lambda: route.scouting is None, "the scout")
         driver.send(route, b"often", None)
         assert route.open
-        await receive(subscription)
+        await subscription.receive()
 
 
 async def test_scout_that_ended_meanwhile_is_replaced(amqp_url: str, exchange: str) -> None:
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
-        subscription = await server.subscribe(one(exchange), prefetch=0)
-        other = await server.subscribe(one(exchange, "other"), prefetch=0)
+        subscription = await tap(server, one(exchange), prefetch=0)
+        other = await tap(server, one(exchange, "other"), prefetch=0)
         driver.send(driver.route(one(exchange)), b"1", None)
-        await receive(subscription)
+        await subscription.receive()
         await until(lambda: driver._publisher._spare, "the scout's return")
         [scout] = driver._publisher._spare
         await scout._channel.shut()
         driver.send(driver.route(one(exchange, "other")), b"2", None)
-        assert [item.body for item in await receive(other)] == [b"2"]
+        assert [item.body for item in await other.receive()] == [b"2"]
 
 
 async def test_more_addresses_than_scouts(amqp_url: str, exchange: str) -> None:
     """In one turn: each gets its first message, and few channels stay behind."""
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, events):
-        subscription = await server.subscribe(one(exchange), prefetch=0)
-        everyones = await server.subscribe(everyone(exchange), prefetch=0)
+        subscription = await tap(server, one(exchange), prefetch=0)
+        everyones = await tap(server, everyone(exchange), prefetch=0)
         for number in range(SCOUTS + 50):
             driver.send(driver.route(one(exchange, server=f"s{number}")), b"%d" % number, None)
         driver.send(driver.route(one(exchange)), b"there", None)
         driver.send(driver.route(everyone(exchange)), b"all", None)
-        assert [item.body for item in await receive(subscription)] == [b"there"]
-        assert [item.body for item in await receive(everyones)] == [b"all"]
+        assert [item.body for item in await subscription.receive()] == [b"there"]
+        assert [item.body for item in await everyones.receive()] == [b"all"]
         await until(lambda: len(events.returned) == SCOUTS + 50, "the others")
         await until(lambda: len(driver._publishing._channels) <= 1 + SPARE_SCOUTS, "the scouts' end")
         assert not events.losses
@@ -103,17 +104,17 @@ async def test_more_addresses_than_scouts(amqp_url: str, exchange: str) -> None:
 
 async def test_close_sends_what_is_held(amqp_url: str, exchange: str) -> None:
     async with session(amqp_url) as (server, _):
-        subscription = await server.subscribe(one(exchange), prefetch=0)
+        subscription = await tap(server, one(exchange), prefetch=0)
         async with session(amqp_url) as (driver, _):
             for number in range(5):
                 driver.send(driver.route(one(exchange)), b"%d" % number, None)
-        assert [int(item.body) for item in await receive(subscription, 5)] == list(range(5))
+        assert [int(item.body) for item in await subscription.receive(5)] == list(range(5))
 
 
 async def test_what_is_held_is_bounded_and_may_expire(rabbit: Rabbit, exchange: str) -> None:
     """The broker does not answer the first message: too many more are back-pressure; the expired are dropped."""
     async with session(rabbit.url) as (server, _), session(rabbit.url) as (driver, _):
-        subscription = await server.subscribe(one(exchange), prefetch=0)
+        subscription = await tap(server, one(exchange), prefetch=0)
         route = driver.route(one(exchange))
         await rabbit.alarm(True)
         try:
@@ -126,7 +127,7 @@ async def test_what_is_held_is_bounded_and_may_expire(rabbit: Rabbit, exchange: 
             await rabbit.alarm(False)
         async with asyncio.timeout(10):
             await driver.drain()
-        bodies = [item.body for item in await receive(subscription, 2)]
+        bodies = [item.body for item in await subscription.receive(2)]
         assert [body[:5] for body in bodies] == [b"first", b"xxxxx"]
 
 
@@ -139,13 +140,13 @@ async def test_leader_of_a_replicated_queue_is_killed(exchange: str) -> None:
         start = rabbit.url.split("@")[0]
         doomed, url = (f"{start}@127.0.0.1:{port}/replicated" for port in rabbit.ports[:2])
         async with session(doomed) as (leader, _):
-            await (await leader.subscribe(one(exchange), prefetch=10)).close()
+            await (await tap(leader, one(exchange), prefetch=10)).close()
             async with session(url) as (new, _), session(url) as (seldom, _), session(url) as (busy, _):
-                subscription = await new.subscribe(one(exchange), prefetch=10)
+                subscription = await tap(new, one(exchange), prefetch=10)
                 for driver, count in ((seldom, 1), (busy, 2)):
                     for _ in range(count):
                         driver.send(driver.route(one(exchange)), b"before", None)
-                    await receive(subscription, count)
+                    await subscription.receive(count)
                 route = seldom.route(one(exchange))
                 await until(lambda: route.arrived + FRESH < asyncio.get_running_loop().time(), "staleness")
                 assert (route.open, busy.route(one(exchange)).open) == (False, True)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied, Unreachable
-from tests.drivers.amqp.session import connect, one, receive, session
+from tests.drivers.amqp.session import connect, one, session
 from tests.rabbit import Rabbit, free_ports, running
 
 CONFIG = """
@@ -79,13 +80,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 async def test_messages_pass(secured: Secured, exchange: str) -> None:
     """Small ones, and ones longer than TLS records and socket buffers."""
     async with session(secured.url(), tls_ca=secured.authority) as (driver, _):
-        subscription = await driver.subscribe(one(exchange), prefetch=0)
+        subscription = await tap(driver, one(exchange), prefetch=0)
         route = driver.route(one(exchange))
         bodies = [b"small", b"\xce" * (6 << 20), b"", b"end"]
         for body in bodies:
             driver.send(route, body, None)
         await driver.drain()
-        assert [item.body for item in await receive(subscription, len(bodies))] == bodies
+        assert [item.body for item in await subscription.receive(len(bodies))] == bodies
 
 
 async def test_unknown_authority_is_refused(secured: Secured) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rpclib.address import Address, Kind
+from rpclib.conformance.tap import tap
 from rpclib_amqp import topology
-from tests.drivers.amqp.session import everyone, inbox, one, session
+from tests.drivers.amqp.session import everyone, inbox, one, ours, session
 from tests.rabbit import Rabbit
 
 ADDRESSES = [
@@ -52,12 +53,12 @@ def test_each_service_is_a_few_durable_names() -> None:
 async def test_broker_has_exactly_this(rabbit: Rabbit, exchange: str) -> None:
     """A server with all its addresses, and a client: exchanges, queues, bindings and consumers as documented."""
     async with session(rabbit.url, connection_name="mine") as (driver, _):
-        await driver.subscribe(one(exchange), prefetch=7)
-        await driver.subscribe(one(exchange, server="phantom"), prefetch=7)
-        fanout = await driver.subscribe(everyone(exchange), prefetch=7)
-        replies = await driver.subscribe(inbox(exchange), prefetch=0)
-        private = {fanout.queue, replies.queue}
-        assert replies.address.key == replies.queue
+        await tap(driver, one(exchange), prefetch=7)
+        await tap(driver, one(exchange, server="phantom"), prefetch=7)
+        fanout = await tap(driver, everyone(exchange), prefetch=7)
+        replies = await tap(driver, inbox(exchange), prefetch=0)
+        private = {ours(fanout).queue, ours(replies).queue}
+        assert replies.address.key == ours(replies).queue
 
         exchanges = await rabbit.list("exchanges", "name", "type", "durable", "auto_delete")
         assert sorted(list(row.values()) for row in exchanges if row["name"].startswith(exchange)) == [
@@ -73,8 +74,8 @@ async def test_broker_has_exactly_this(rabbit: Rabbit, exchange: str) -> None:
         assert {row["name"]: list(row.values())[1:] for row in queues if mine(row["name"])} == {
             f"{exchange}.compute": [True, False, False, expires],
             f"{exchange}.compute.phantom": [True, False, False, expires],
-            fanout.queue: [False, True, True, []],
-            replies.queue: [False, True, True, []],
+            ours(fanout).queue: [False, True, True, []],
+            ours(replies).queue: [False, True, True, []],
         }
 
         bindings = await rabbit.list("bindings", "source_name", "destination_name", "routing_key")
@@ -83,7 +84,7 @@ async def test_broker_has_exactly_this(rabbit: Rabbit, exchange: str) -> None:
         } == {
             (exchange, f"{exchange}.compute", "compute"),
             (exchange, f"{exchange}.compute.phantom", "compute.phantom"),
-            (f"{exchange}.compute.fanout", fanout.queue, ""),
+            (f"{exchange}.compute.fanout", ours(fanout).queue, ""),
         }
 
         consumers = await rabbit.list("consumers", "queue_name", "ack_required", "prefetch_count")
@@ -91,8 +92,8 @@ async def test_broker_has_exactly_this(rabbit: Rabbit, exchange: str) -> None:
             [
                 [f"{exchange}.compute", True, 7],
                 [f"{exchange}.compute.phantom", True, 7],
-                [fanout.queue, True, 7],
-                [replies.queue, False, 0],
+                [ours(fanout).queue, True, 7],
+                [ours(replies).queue, False, 0],
             ]
         )
         connections = await rabbit.list("connections", "client_properties")
