@@ -3,55 +3,110 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import zmq
+from zmq.backend import zmq_poll
+
+from rpclib_zmq.records import FLUSH_AT, LARGE
 
 _NB = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-_BATCH = 256
+_FD = int(zmq.FD)
+_POLLIN = int(zmq.POLLIN)
 _END = zmq.Event.DISCONNECTED | zmq.Event.CLOSED | zmq.Event.CONNECT_RETRIED
+_ONE_MESSAGE = 3
+"""Pieces."""
 
 
 class Channel:
     """One connection to the receiver. It never reconnects: a DEALER that does replays old messages to a stranger.
 
-    ``on_message(header, payload)`` is called for each message, ``on_end()`` once when the connection ends, after
-    everything that had arrived.
+    ``on_batch(frame)`` is called for the first frame of each message, ``on_end()`` once when the connection ends,
+    after everything that had arrived. ``along()`` gives the records that go along with a batch that goes anyway.
+
+    What is emitted within a loop turn leaves as one batch at its end, or two: where messages come one by one, the
+    first of a turn need not wait for others.
     """
 
     def __init__(
-        self, endpoint: str, on_message: Callable[[bytes, bytes], None], on_end: Callable[[], None]
+        self,
+        endpoint: str,
+        on_batch: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        along: Callable[[], list[bytes]],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_message = on_message
+        self._on_batch = on_batch
         self._on_end = on_end
+        self._along = along
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.RECONNECT_IVL, -1)):
             self._socket.setsockopt(option, value)
         self._monitor = self._socket.get_monitor_socket(_END)
-        self._send = self._socket.send
+        self._send = super(zmq.Socket, self._socket).send  # past a wrapper that costs more than the sending
         self._recv = self._socket.recv
-        self._due = False
+        self._out: list[bytes] = []
+        self._large: list[bytes] = []
+        self._size = 0
+        self._turning = False
+        self._quiet = True
         self._closed = False
-        self._handles = (_number(self._socket, zmq.FD), _number(self._monitor, zmq.FD))
-        self._loop.add_reader(self._handles[0], self._read)
+        self._ended = False
+        self._look = [(self._socket, _POLLIN)]
+        self._handles = (descriptor(self._socket), descriptor(self._monitor))
+        self._loop.add_reader(self._handles[0], self._readable)
         self._loop.add_reader(self._handles[1], self._watch)
         self._socket.connect(endpoint)
         self._loop.call_soon(self._watch)  # zmq only wakes a reader that has looked and found nothing
 
-    def send(self, head: bytes, payload: bytes = b"") -> bool:
-        """Send one message. False: the connection has ended. Never waits."""
+    def greet(self, head: bytes, payload: bytes) -> None:
+        """Send a header with its payload, as a message of its own."""
+        self._hand_over([head, payload])
+        self._turn_soon()
+
+    def emit(self, head: bytes, body: bytes = b"", name: bytes = b"") -> None:
+        """Send one record. Never waits, nor fails: ``on_end`` tells that the connection has ended."""
+        out = self._out
+        if len(body) < LARGE:
+            out += (head, body, name)
+        else:
+            out += (head, name)
+            self._large.append(body)
+        self._size += len(head) + len(body) + len(name)
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+            if self._quiet:
+                self.flush()
+        elif self._size >= FLUSH_AT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was gathered to zmq."""
+        if not self._out or self._closed:
+            return
+        self._out += self._along()
+        frames = [b"".join(self._out), *self._large]
+        self._out.clear()
+        self._large.clear()
+        self._size = 0
+        self._hand_over(frames)
+
+    def _hand_over(self, frames: list[bytes]) -> None:
+        last = frames.pop()
         try:
-            self._send(head, _MORE)
-            self._send(payload, _NB)
+            for frame in frames:
+                self._send(frame, _MORE)
+            self._send(last, _NB)
         except zmq.Again:
-            return False
-        if not self._due:  # sending may swallow the wake-up for what arrived meanwhile: look again
-            self._due = True
-            self._loop.call_soon(self._read)
-        return True
+            self._end()
+
+    def frame(self) -> bytes:
+        """The next frame of the message of which ``on_batch`` got the first."""
+        return self._recv(_NB)
 
     def close(self, linger: int = 0) -> None:
         """Close, dropping what zmq has not sent within ``linger`` milliseconds. Idempotent."""
@@ -62,34 +117,59 @@ class Channel:
             self._socket.disable_monitor()
             self._context.destroy(linger=linger)
 
-    def _read(self) -> None:
-        self._due = False
+    def _turn_soon(self) -> None:
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+
+    def _readable(self) -> None:
+        if not self._turning:  # else it is about to ask
+            with contextlib.suppress(zmq.Again):
+                self._read()
+
+    def _turn(self) -> None:
+        """Send what was gathered and read one message.
+
+        The descriptor is readable only until zmq has been asked, by sending too. So each turn asks and, until there
+        is nothing, is followed by another: after everything that was caused by what it read.
+        """
+        self._turning = False
         if self._closed:
             return
-        recv, on_message = self._recv, self._on_message
-        for _ in range(_BATCH):
-            try:
-                head = recv(_NB)
-            except zmq.Again:
-                return
-            on_message(head, recv(_NB))
-            if self._closed:
-                return
-        self._due = True
-        self._loop.call_soon(self._read)
+        self._quiet = len(self._out) <= _ONE_MESSAGE
+        self.flush()
+        if not self._closed and self._arrived():
+            self._read()
+
+    def _arrived(self) -> bool:
+        return bool(zmq_poll(self._look, 0))
+
+    def _read(self) -> None:
+        data = self._recv(_NB)
+        self._turning = True
+        try:
+            self._on_batch(data)
+        finally:
+            self._loop.call_soon(self._turn)
 
     def _watch(self) -> None:
         """The monitor socket has something to say, and it only ever says one thing."""
-        if self._closed or not _number(self._monitor, zmq.EVENTS) & zmq.POLLIN:
+        if self._closed or not zmq_poll([(self._monitor, _POLLIN)], 0):
             return
-        while self._due or _number(self._socket, zmq.EVENTS) & zmq.POLLIN:
+        while self._arrived():
             self._read()
             if self._closed:
                 return
-        self._on_end()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_end()
 
 
-def _number(socket: zmq.Socket[bytes], option: int) -> int:
-    value = socket.getsockopt(option)
-    assert isinstance(value, int)
-    return value
+def descriptor(socket: zmq.Socket[bytes]) -> int:
+    """The file descriptor that tells of a socket's news."""
+    file = socket.getsockopt(_FD)
+    assert isinstance(file, int)
+    return file

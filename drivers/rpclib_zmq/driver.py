@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self
@@ -15,11 +16,16 @@ from rpclib.driver import Capability, Driver, Events, Route, Subscription
 from rpclib.errors import ConnectionLost, MessageTooLarge, TransportError, Unreachable
 from rpclib.url import TransportURL
 from rpclib_zmq import greeting, header
+from rpclib_zmq.arrivals import Arrivals
 from rpclib_zmq.channel import Channel
-from rpclib_zmq.header import DELIVER, FIXED, REDELIVER, UNPACK, Header, name_of, read_json
+from rpclib_zmq.credits import Credits
+from rpclib_zmq.greeting import Leaving
+from rpclib_zmq.header import name_of
 from rpclib_zmq.options import ZmqOptions
-from rpclib_zmq.outbox import Lane, Outbox
+from rpclib_zmq.outbox import Outbox, ZmqRoute
+from rpclib_zmq.pulse import Pulse
 from rpclib_zmq.questions import Questions
+from rpclib_zmq.records import Broken, Record
 from rpclib_zmq.rundir import RunDir, default_path
 from rpclib_zmq.subscription import ZmqSubscription
 
@@ -33,18 +39,6 @@ _FAREWELL = 5.0
 """Seconds the receiver gets to take what is left when a session closes."""
 _LAST_WORD = 200
 """Milliseconds for zmq to write the confirmation that a session has read everything."""
-_TICK = 0.5
-_SILENT_TICKS = 8
-"""Heartbeats without an answer after which the receiver is given up. Counted, not timed: a blocked loop must not
-condemn a healthy receiver."""
-
-
-class ZmqRoute:
-    __slots__ = ("lane", "name")
-
-    def __init__(self, name: bytes, lane: Lane) -> None:
-        self.name = name
-        self.lane = lane
 
 
 class ZmqDriver(Driver):
@@ -70,21 +64,21 @@ class ZmqDriver(Driver):
         self._run = run
         self._events = events
         self._loop = asyncio.get_running_loop()
+        self._begun = False
         self._error: TransportError | None = None
         self._welcome: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._farewell: asyncio.Future[None] | None = None
-        self._subscriptions: dict[int, ZmqSubscription] = {}
         self._questions = Questions()
         self._last_number = 0
         self._inbox_prefix = ""
-        self._outbox = Outbox(self._transmit)
         self._hushed = False
         """The receiver is leaving and wants nothing new."""
         self._uncongested = asyncio.Event()
-        self._taken: dict[int, int] = {}
-        self._silent = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._channel = Channel(run.endpoint, self._on_message, self._on_end)
+        self._pulse = Pulse(lambda: self._say(header.PING), self._on_silence)
+        self.credits = Credits(lambda record: self._channel.emit(record))
+        self._channel = Channel(run.endpoint, self._on_batch, self._on_end, self.credits.records)
+        self._outbox = Outbox(self._channel.emit)
+        self._arrivals = Arrivals(self._channel.frame, self._on_record)
 
     @classmethod
     async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
@@ -103,7 +97,7 @@ class ZmqDriver(Driver):
             try:
                 await driver._greet(options)
                 return driver
-            except _Leaving:
+            except Leaving:
                 await driver.close(flush=False)
                 await asyncio.sleep(0.02)
             except BaseException:
@@ -112,16 +106,15 @@ class ZmqDriver(Driver):
         raise Unreachable(f"no receiver serves {run.path} within {_STARTING:.0f} s, see {run.log}")
 
     def route(self, address: Address) -> ZmqRoute:
-        name = name_of(address)
-        return ZmqRoute(name, self._outbox.lane(name))
+        return self._outbox.route(name_of(address))
 
     def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
-        self._check()
+        if self._error is not None:
+            self._check()
         if len(body) > self.max_body:
             raise MessageTooLarge(f"{len(body)} bytes; at most {self.max_body} travel")
         assert isinstance(route, ZmqRoute)
-        self._outbox.put(route.lane, route.name, body, ttl, tag)
-        if self._outbox.waiting:
+        if self._outbox.put(route, body, ttl, tag):
             self._weigh()
 
     async def drain(self) -> None:
@@ -129,12 +122,12 @@ class ZmqDriver(Driver):
             self._check()
             await self._uncongested.wait()
 
-    async def subscribe(self, address: Address, *, prefetch: int) -> Subscription:
+    async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         number = self._number()
         if address.kind is Kind.INBOX:
             address = Address(Kind.INBOX, address.exchange, key=f"{self._inbox_prefix}{number:x}")
-        subscription = ZmqSubscription(self, number, address, unlimited=not prefetch)
-        self._subscriptions[number] = subscription
+        subscription = ZmqSubscription(self, number, address, prefetch, arrived)
+        self._arrivals.subscriptions[number] = subscription
         try:
             await self.ask(header.SUBSCRIBE, number, name_of(address), prefetch)
         except BaseException:
@@ -147,7 +140,7 @@ class ZmqDriver(Driver):
 
     async def close(self, *, flush: bool = True) -> None:
         try:
-            if self._error is None and self._timer is not None and self._farewell is None:
+            if self._error is None and self._begun and self._farewell is None:
                 await self._say_goodbye(flush)
         finally:
             self._end(ConnectionLost("the session was closed"))
@@ -159,25 +152,17 @@ class ZmqDriver(Driver):
         """Put a question and return its answer's value. Raises ConnectionLost, and TransportError for a refusal."""
         self._check()
         with self._questions.asked(number) as answer:
-            self._flush_taken()
-            self._channel.send(Header(kind, number=number, value=value, name=name).encode())
+            self._say(kind, number, name, value)
             return await answer
-
-    def took(self, number: int, count: int) -> None:
-        """Messages of a subscription were taken: tell the receiver, once a loop turn."""
-        if not self._taken:
-            self._loop.call_soon(self._flush_taken)
-        self._taken[number] = self._taken.get(number, 0) + count
 
     def release(self, number: int) -> None:
         """Forget a subscription; the receiver gives what it did not take to others."""
-        if self._subscriptions.pop(number, None) is not None and self._error is None:
-            self._flush_taken()
-            self._channel.send(Header(header.RELEASE, number=number).encode())
+        if self._arrivals.subscriptions.pop(number, None) is not None and self._error is None:
+            self._say(header.RELEASE, number)
 
     async def _greet(self, options: ZmqOptions) -> None:
-        """Begin the session. Raises _Leaving when the receiver goes away meanwhile."""
-        self._channel.send(header.greeting(header.HELLO), greeting.hello())
+        """Begin the session. Raises Leaving when the receiver goes away meanwhile."""
+        self._channel.greet(header.greeting(header.HELLO), greeting.hello())
         try:
             async with asyncio.timeout(_GREETING):
                 welcome = greeting.accept(await self._welcome, self._run, options)
@@ -188,7 +173,8 @@ class ZmqDriver(Driver):
         self._outbox.open(welcome.window, welcome.window_bytes)
         self.max_body = welcome.max_body
         self._inbox_prefix = welcome.inbox_prefix
-        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._begun = True
+        self._pulse.start()
 
     async def _say_goodbye(self, flush: bool) -> None:
         """End the session in order. Returns when the receiver has everything, or does not answer in time."""
@@ -198,8 +184,7 @@ class ZmqDriver(Driver):
                 if flush and self._outbox.waiting:
                     self._weigh()
                     await self.drain()
-                self._flush_taken()
-                self._channel.send(header.greeting(header.BYE))
+                self._say(header.BYE)
                 await self._farewell
         except TimeoutError:
             left = self._outbox.waiting
@@ -217,16 +202,49 @@ class ZmqDriver(Driver):
         if self._error is not None:
             raise type(self._error)(str(self._error))
 
-    def _transmit(self, head: bytes, body: bytes) -> None:
-        if not self._channel.send(head, body):
-            self._on_end()
-            self._check()
+    def _say(self, kind: int, number: int = 0, name: bytes = b"", value: int = 0) -> None:
+        """Send a record that is no message, after what was taken before it."""
+        self.credits.tell()
+        self._channel.emit(Record(kind, number, value=value, name=name).encode())
 
-    def _flush_taken(self) -> None:
-        if self._error is None:
-            for number, count in self._taken.items():
-                self._channel.send(Header(header.TAKEN, number=number, value=count).encode())
-        self._taken.clear()
+    def _weigh(self) -> None:
+        """See whether senders have to wait."""
+        closing = self._farewell is not None
+        self.congested = self._outbox.full or self._hushed or (closing and self._outbox.waiting > 0)
+        if self.congested:
+            self._uncongested.clear()
+        else:
+            self._uncongested.set()
+
+    def _on_batch(self, data: bytes) -> None:
+        self._pulse.silent = 0
+        try:
+            if self._welcome.done():
+                self._arrivals.read(data)
+            else:
+                self._welcome.set_result(greeting.answer(data, self._channel.frame()))
+        except Broken:
+            self._lost(f"the receiver in {self._run.path} sent what is no message")
+        except Leaving as error:
+            self._welcome.set_exception(error)
+
+    def _on_record(self, record: Record) -> None:
+        kind, number = record.kind, record.number
+        if kind == header.ACCEPTED:
+            self._accepted(number, record.value, record.ttl)
+        elif kind == header.UNDELIVERABLE:
+            reason = f"{record.name.decode(errors='replace')} at the receiver in {self._run.path}"
+            self._events.undeliverable(record.payload, reason)
+        elif kind == header.LOST:
+            self._events.worker_lost(record.tag)
+        elif kind in (header.SUBSCRIBED, header.STOPPED, header.COUNTED):
+            self._questions.answered(number, record.value)
+        elif kind == header.LEAVING:
+            self._hush(number, bool(record.value))
+        elif kind == header.BYE:
+            self._dismissed()
+        elif kind == header.REFUSED:
+            self._refused(number, record.name.decode(errors="replace"))
 
     def _accepted(self, lane: int, messages: int, size: int) -> None:
         waited = self._outbox.waiting
@@ -238,60 +256,13 @@ class ZmqDriver(Driver):
         """The receiver is leaving: send nothing new until it is gone, or asks to go on."""
         self._hushed = hushed
         self._weigh()
-        self._channel.send(Header(header.LEAVING, number=number, value=hushed).encode())
-
-    def _weigh(self) -> None:
-        """See whether senders have to wait."""
-        closing = self._farewell is not None
-        self.congested = self._outbox.full or self._hushed or (closing and self._outbox.waiting > 0)
-        if self.congested:
-            self._uncongested.clear()
-        else:
-            self._uncongested.set()
-
-    def _tick(self) -> None:
-        self._silent += 1
-        if self._silent > _SILENT_TICKS:
-            self._lost(f"the receiver (pid {self._run.holder()}) in {self._run.path} does not answer any more")
-            return
-        self._timer = self._loop.call_later(_TICK, self._tick)
-        self._channel.send(header.greeting(header.PING))
-
-    def _on_message(self, data: bytes, payload: bytes) -> None:
-        self._silent = 0
-        _, kind, ttl, waited, number, value, tag = UNPACK(data)
-        if kind in (DELIVER, REDELIVER):
-            subscription = self._subscriptions.get(number)
-            if subscription is not None:
-                subscription.arrived(payload, kind == REDELIVER, ttl, waited, value)
-        elif kind == header.ACCEPTED:
-            self._accepted(number, value, ttl)
-        elif kind == header.UNDELIVERABLE:
-            self._events.undeliverable(payload, f"{data[FIXED:].decode()} at the receiver in {self._run.path}")
-        elif kind == header.LOST:
-            self._events.worker_lost(tag)
-        else:
-            self._on_answer(kind, number, value, data[FIXED:], payload)
-
-    def _on_answer(self, kind: int, number: int, value: int, name: bytes, payload: bytes) -> None:
-        if kind in (header.SUBSCRIBED, header.STOPPED, header.COUNTED):
-            self._questions.answered(number, value)
-        elif kind == header.WELCOME and not self._welcome.done():
-            self._welcome.set_result(read_json(payload))
-        elif kind == header.LEAVING:
-            if self._welcome.done():
-                self._hush(number, bool(value))
-            else:
-                self._welcome.set_exception(_Leaving())
-        elif kind == header.BYE:
-            self._dismissed()
-        elif kind == header.REFUSED:
-            self._refused(number, name.decode(errors="replace"))
+        self._say(header.LEAVING, number, value=hushed)
 
     def _dismissed(self) -> None:
         """The receiver confirms the end of the session, or ends it because it leaves."""
         if self._farewell is None:
-            self._channel.send(header.greeting(header.BYE))
+            self._say(header.BYE)
+            self._channel.flush()
             self._channel.close(linger=_LAST_WORD)
             self._lost(f"the receiver in {self._run.path} left")
         elif not self._farewell.done():
@@ -303,9 +274,12 @@ class ZmqDriver(Driver):
         else:
             self._lost(f"the receiver ended the session: {reason}")
 
+    def _on_silence(self) -> None:
+        self._lost(f"the receiver (pid {self._run.holder()}) in {self._run.path} does not answer any more")
+
     def _on_end(self) -> None:
         if not self._welcome.done():
-            self._welcome.set_exception(_Leaving())
+            self._welcome.set_exception(Leaving())
         else:
             self._lost(f"the receiver in {self._run.path} went away")
 
@@ -323,15 +297,10 @@ class ZmqDriver(Driver):
             return
         self._error = error
         self._channel.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        self.credits.close()
+        self._arrivals.end()
+        self._pulse.stop()
         self._questions.fail(str(error))
         if self._farewell is not None and not self._farewell.done():
             self._farewell.set_exception(ConnectionLost(str(error)))
-        for subscription in self._subscriptions.values():
-            subscription.end(error)
         self._uncongested.set()
-
-
-class _Leaving(Exception):
-    """The receiver went away before the session began: start another."""

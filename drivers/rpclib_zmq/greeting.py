@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rpclib.errors import AccessDenied, Unreachable
 from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL
+from rpclib_zmq.header import PROTOCOL, read_json
 from rpclib_zmq.options import ZmqOptions
 from rpclib_zmq.rundir import RunDir
 
@@ -18,6 +18,18 @@ def hello() -> bytes:
     """The payload of a HELLO."""
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
     return json.dumps({"protocol": PROTOCOL, "pid": os.getpid(), "program": program or "python"}).encode()
+
+
+class Leaving(Exception):
+    """The receiver went away before the session began: start another."""
+
+
+def answer(data: bytes, payload: bytes) -> dict[str, Any]:
+    """The payload of the WELCOME that answers a HELLO. Raises Leaving when the receiver goes instead."""
+    head = header.decode(data)
+    if head is not None and head.kind == header.LEAVING:
+        raise Leaving
+    return read_json(payload)
 
 
 class Welcome(NamedTuple):

@@ -1,8 +1,9 @@
-"""The wire format between sessions and receivers: two frames, a header and a payload.
+"""Headers: how sessions greet and how receivers talk to each other, two frames a message.
 
-The header is a fixed struct followed by a name. Receivers read it and forward the payload unread. HELLO and
-WELCOME keep their magic, kind and JSON payload in every protocol version, so that two versions can tell each
-other apart; everything else may change with `PROTOCOL`.
+The header is a fixed struct followed by a name; the payload is a frame of its own, forwarded unread. Once it has
+been welcomed, a session sends and gets records instead (`records`), whose kinds are listed here too. HELLO and
+WELCOME keep their magic, kind and JSON payload in every protocol version, so that two versions can tell each other
+apart; everything else may change with `PROTOCOL`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from typing import Any, Final, NamedTuple
 
 from rpclib.address import Address, Kind
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 MAGIC: Final = b"RZ"
 NO_TAG: Final = bytes(16)
 
-# Session and receiver. "number" is the session's own number for a subscription or question.
+# Session and receiver: headers, each in a message of its own.
 HELLO: Final = 1  # payload: JSON greeting; the first message on every connection
 WELCOME: Final = 2  # payload: JSON greeting
-REFUSED: Final = 3  # number; name: why the question of that number cannot be answered
+STATUS: Final = 19  # asks for, and carries, JSON about the receiver
+QUIT: Final = 20  # asks the receiver to finish and leave
+
+# Session and receiver: records. "number" is the session's own number for a subscription or question.
+REFUSED: Final = 3  # number, name: why that question cannot be answered; number 0: why the session ends
 PING: Final = 4
 BYE: Final = 5  # asks for, and confirms, the end of a session; all sent before it has been received
 SUBSCRIBE: Final = 6  # number, value: prefetch, name
@@ -29,18 +34,17 @@ SUBSCRIBED: Final = 7  # number
 STOP: Final = 8  # number: hand over nothing more
 STOPPED: Final = 9  # number
 RELEASE: Final = 10  # number: forget the subscription, pass on what it did not take
-TAKEN: Final = 11  # number, value: how many more messages were taken
+TAKEN: Final = 11  # number, value: messages, ttl: bytes that were taken
 COUNT: Final = 12  # number, name
 COUNTED: Final = 13  # number, value: subscriptions of that name
-DATA: Final = 14  # ttl, waited, number: lane, value: stamp, tag, name, payload: on its way to the receiver
-DELIVER: Final = 15  # ttl, waited, number, value: stamp, tag, payload: on its way to a subscription
+DATA: Final = 14  # number: lane, ttl, waited, value: stamp, tag, payload, name: on its way to the receiver
+DELIVER: Final = 15  # number, ttl, waited, value: stamp, tag, payload: on its way to a subscription
 REDELIVER: Final = 22  # the same, of a message that may have run
 ACCEPTED: Final = 16  # number: lane, value: messages, ttl: bytes that left the receiver's queues
-UNDELIVERABLE: Final = 17  # tag, name: reason, payload: a message comes back
+UNDELIVERABLE: Final = 17  # tag, payload, name: why a message comes back
 LOST: Final = 18  # tag: the worker that had it is gone
-STATUS: Final = 19  # asks for, and carries, JSON about the receiver
-QUIT: Final = 20  # asks the receiver to finish and leave
-LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send; number: which; echoed
+LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send; number: which; echoed.
+# As a header: this receiver leaves, begin no session.
 
 # Receiver and receiver.
 LINK: Final = 30  # payload: JSON greeting, from the one who connected

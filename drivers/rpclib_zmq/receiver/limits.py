@@ -28,9 +28,6 @@ OWED: Final = 10_000
 SUBSCRIPTIONS: Final = 10_000
 """Subscriptions of one session."""
 
-COPIED_BELOW: Final = 8192
-"""Payloads smaller than this are copied into Python, larger ones stay in zmq's memory (measured crossover)."""
-
 TICK: Final = 0.5
 """Seconds between heartbeats, both ways, and between looks at what has expired."""
 STALLED_AFTER: Final = 2.0

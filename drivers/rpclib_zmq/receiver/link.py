@@ -9,9 +9,10 @@ import zmq
 
 from rpclib_zmq import header
 from rpclib_zmq.header import NO_TAG, ONE, PASS, Header
-from rpclib_zmq.receiver.message import Message, Payload, Sender, Taker, Tally
-from rpclib_zmq.receiver.session import Debts
+from rpclib_zmq.receiver.debts import Debts
+from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
 from rpclib_zmq.receiver.sockets import send
+from rpclib_zmq.records import clock
 
 if TYPE_CHECKING:
     from rpclib_zmq.receiver.place import Place
@@ -43,7 +44,9 @@ class Remote(Taker):
             return False
         self.under_way += 1
         if self._answers and message.tag != NO_TAG:
-            self.link.debts.add(message, self)
+            message.taker = self
+            self.busy += 1
+            self.link.debts.add(message)
         return True
 
 
@@ -74,7 +77,7 @@ class Link(Sender):
     def __str__(self) -> str:
         return f"link to receiver {self.node}"
 
-    def transmit(self, head: bytes, payload: Payload = b"") -> bool:
+    def transmit(self, head: bytes, payload: bytes | zmq.Frame = b"") -> bool:
         """Send. False, and marked as gone, when the connection no longer exists."""
         if not self.gone and not send(self.socket, self.peer, head, payload):
             self.gone = True
@@ -82,7 +85,7 @@ class Link(Sender):
 
     def pass_on(self, message: Message, remote: Remote, now: float) -> bool:
         """Send a message to a subscription there. False: the link is gone."""
-        ttl, waited = message.clock(now)
+        ttl, waited = clock(message.content, now)
         self._serial = (self._serial + 1) & 0xFFFFFFFF
         head = Header(PASS, ttl, waited, message.origin, self._serial, message.tag, message.name)
         if not self.transmit(head.encode(), message.payload):
@@ -120,9 +123,16 @@ class Link(Sender):
             self.transmit(Header(header.ARRIVED).encode(), struct.pack(f"<{len(self._arrived)}I", *self._arrived))
             self._arrived.clear()
 
+    def kept(self, message: Message) -> None:
+        self._tally.held += message.size
+
     def accepted(self, message: Message) -> None:
         self._tally.held -= message.size
-        self._arrived.append(message.serial)
+        self.settled(message.serial)
+
+    def settled(self, serial: int) -> None:
+        """The message does not wait here."""
+        self._arrived.append(serial)
 
     def undeliverable(self, message: Message, reason: str) -> None:
         serial = message.serial if message.sender is self else 0

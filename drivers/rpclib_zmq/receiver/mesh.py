@@ -10,15 +10,15 @@ from typing import Any
 import zmq
 
 from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, Header, read_json
-from rpclib_zmq.receiver.limits import COPIED_BELOW
+from rpclib_zmq.header import PROTOCOL, Header, read_json, stamp
 from rpclib_zmq.receiver.link import Link, Remote
-from rpclib_zmq.receiver.message import Message, Payload
+from rpclib_zmq.receiver.message import Message
 from rpclib_zmq.receiver.network import Dial, Network
 from rpclib_zmq.receiver.place import Shared
 from rpclib_zmq.receiver.router import NOBODY, Router
 from rpclib_zmq.receiver.sockets import send
 from rpclib_zmq.receiver.topics import Topics
+from rpclib_zmq.records import LARGE, PACK_CONTENT
 
 log = logging.getLogger("rpclib_zmq")
 
@@ -212,9 +212,11 @@ class Mesh:
         return inbox is not None and message.sender.local and inbox.put(message, now)
 
     def _passed(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
-        body: Payload = payload.bytes if len(payload) < COPIED_BELOW else payload
-        message = Message(link, head.number, head.value, head.tag, head.name, body, now, head.ttl, head.waited)
+        content, frame = _content(head, payload, now)
+        message = Message(link, head.number, head.value, head.tag, head.name, content, frame, len(payload))
         self._router.accept(message, link.debts, now)
+        if not message.holds:
+            link.settled(message.serial)
 
     def _arrived(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
         for remote in link.arrived(payload.bytes):
@@ -227,8 +229,7 @@ class Mesh:
         if message is None:
             session = self._router.numbered.get(head.number)
             if session is not None:
-                note = Header(header.UNDELIVERABLE, tag=head.tag, name=head.name)
-                session.transmit(note.encode(), payload)
+                session.returned(*_content(head, payload, now), head.name)
             return
         place = self._router.places.get(message.name)
         if isinstance(place, Shared) and place.takers and not message.returned:
@@ -244,4 +245,10 @@ class Mesh:
         link.debts.settle(head.tag)
         session = self._router.numbered.get(head.number)
         if session is not None:
-            session.transmit(Header(header.LOST, tag=head.tag).encode())
+            session.say(header.LOST, tag=head.tag)
+
+
+def _content(head: Header, payload: zmq.Frame, now: float) -> tuple[bytes, zmq.Frame | None]:
+    """What came from a peer as sessions get it: the content of a record, and the payload where it is large."""
+    content = PACK_CONTENT(len(payload), head.ttl, head.waited, stamp(now), head.tag)
+    return (content + payload.bytes, None) if len(payload) < LARGE else (content, payload)

@@ -7,8 +7,7 @@ from collections import Counter
 
 import zmq
 
-Payload = bytes | zmq.Frame
-"""What is forwarded unread: bytes while small, zmq's own memory when copying would cost more."""
+from rpclib_zmq.records import CONTENT, expired
 
 
 class Tally:
@@ -21,24 +20,23 @@ class Tally:
 
 
 class Message:
-    """One message, from its sending to its answer. Times are seconds of the monotonic clock."""
+    """One message, from its sending to its answer."""
 
     __slots__ = (
         "asker",
-        "expires",
+        "content",
+        "frame",
         "holds",
+        "late",
         "name",
         "origin",
-        "payload",
         "redelivered",
         "returned",
         "sender",
-        "sent",
         "serial",
         "size",
         "tag",
         "taker",
-        "waited",
     )
 
     def __init__(
@@ -48,10 +46,9 @@ class Message:
         serial: int,
         tag: bytes,
         name: bytes,
-        payload: Payload,
-        sent: float,
-        ttl: int,
-        waited: int,
+        content: bytes,
+        frame: zmq.Frame | None,
+        size: int,
     ) -> None:
         self.sender = sender
         """Who sent it here, and has a place less in its window while it waits."""
@@ -63,30 +60,37 @@ class Message:
         """What the sender calls it: a session by its lane, a peer by a number of its own."""
         self.tag = tag
         self.name = name
-        self.payload = payload
-        self.size = len(payload)
-        self.sent = sent
-        self.expires = sent + ttl / 1000 if ttl else None
-        self.waited = waited
-        self.holds = 1
-        """Reasons why it still counts against its sender: its arrival, then each queue it waits in."""
+        self.content = content
+        """Its times and payload, forwarded unread, see `rpclib_zmq.records`."""
+        self.frame = frame
+        """The payload where it is large: zmq's own memory, because copying would cost more."""
+        self.size = size
+        self.holds = 0
+        """Queues it waits in at its sender's expense."""
         self.redelivered = False
         """A session that ended may have run it."""
         self.returned = False
         """A peer it was passed on to had nobody for it either."""
+        self.late = False
+        """It was handed over and is past its time: it burdens nobody any more."""
         self.taker: Taker | None = None
-        """Whose load it counts towards, from the hand-over to the answer."""
+        """Whose load it counts towards, from the hand-over to the answer, where takers share their debts."""
 
-    def clock(self, now: float) -> tuple[int, int]:
-        """The remaining time to live (0: for ever) and the time waited so far, both in milliseconds."""
-        waited = self.waited + int((now - self.sent) * 1000)
-        return (0 if self.expires is None else max(1, int((self.expires - now) * 1000))), waited
+    @property
+    def payload(self) -> bytes | zmq.Frame:
+        return self.content[CONTENT:] if self.frame is None else self.frame
 
     def expired(self, now: float) -> bool:
-        return self.expires is not None and self.expires <= now
+        return expired(self.content, now)
+
+    def keep(self) -> None:
+        """It has to wait in a queue."""
+        self.holds += 1
+        if self.holds == 1:
+            self.sender.kept(self)
 
     def release(self) -> None:
-        """One reason less; with the last, its sender may send another."""
+        """It left a queue; with the last, its sender may send another."""
         if self.holds:
             self.holds -= 1
             if not self.holds:
@@ -99,8 +103,12 @@ class Sender(ABC):
     local: bool
 
     @abstractmethod
+    def kept(self, message: Message) -> None:
+        """The message waits at the sender's expense; without this it has been accepted when it was brought."""
+
+    @abstractmethod
     def accepted(self, message: Message) -> None:
-        """The message no longer waits at the sender's expense."""
+        """The message no longer waits."""
 
     @abstractmethod
     def undeliverable(self, message: Message, reason: str) -> None:
@@ -118,7 +126,7 @@ class Taker(ABC):
     count = 1
     """The subscriptions it stands for."""
     busy = 0
-    """Tagged messages it was handed and has not answered."""
+    """Tagged messages it was handed and has not answered, where it shares its debts with other takers."""
     stalled = False
     """It has stopped responding: it is handed nothing, and holds up nobody."""
 
@@ -135,3 +143,7 @@ class Taker(ABC):
     @abstractmethod
     def hand(self, message: Message, now: float) -> bool:
         """Hand over one message. False: the taker is gone and the message was not handed over."""
+
+    def forward(self, content: bytes, frame: zmq.Frame | None, size: int) -> bool:
+        """Hand over what is no message any more. False: it cannot be."""
+        return False

@@ -147,7 +147,10 @@ class Network:
 
     def authenticate(self) -> None:
         """Answer zmq's question whether a connection may be made. Anything unexpected is a no."""
-        version, request, _, _, _, mechanism, *credentials = self.zap.recv_multipart()
+        try:
+            version, request, _, _, _, mechanism, *credentials = self.zap.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
         allowed = False
         if self._keys is None:
             allowed = mechanism == b"NULL"

@@ -7,6 +7,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import islice
 
+import zmq
+
 from rpclib_zmq.receiver.limits import BACKLOG
 from rpclib_zmq.receiver.message import Message, Taker, Tally
 
@@ -43,7 +45,7 @@ class Place(ABC):
 
     @abstractmethod
     def put(self, message: Message, now: float) -> bool:
-        """Hand over and release the message, or keep it until a taker has room. False: no taker may have it."""
+        """Hand over the message, or keep it until a taker has room. False: no taker may have it."""
 
     @abstractmethod
     def serve(self, taker: Taker, now: float) -> None:
@@ -98,14 +100,19 @@ class Shared(Place):
         self._ready.pop(taker, None)
 
     def put(self, message: Message, now: float) -> bool:
-        if message.sender.local:
+        local = message.sender.local
+        if local:
             queue = self._queue
         elif any(taker.local for taker in self._takers):
             queue = self._inward
         else:
             return False
-        if queue or not self._hand(message, now):
-            queue.append(message)
+        if not queue:
+            while (taker := self._least_loaded(local)) is not None:
+                if self._hand(taker, message, now):
+                    return True
+        message.keep()
+        queue.append(message)
         return True
 
     def put_back(self, messages: list[Message], now: float) -> None:
@@ -128,14 +135,18 @@ class Shared(Place):
         if taker not in self._takers:
             return
         while taker.room:
-            self._ready[taker] = None
             queue = self._inward if taker.local and self._inward else self._queue
             if not queue:
+                self._ready[taker] = None
                 return
             message = queue.popleft()
-            if not self._drop_expired(message, now) and not self._hand_to(taker, message, now):
-                queue.appendleft(message)
-                return
+            if not self._drop_expired(message, now):
+                if not taker.hand(message, now):
+                    queue.appendleft(message)
+                    break
+                self._ready.pop(taker, None)
+                message.release()
+        self._ready.pop(taker, None)
 
     def stall(self, taker: Taker) -> None:
         self._ready.pop(taker, None)
@@ -143,14 +154,10 @@ class Shared(Place):
     def queues(self) -> Iterable[deque[Message]]:
         return (self._queue, self._inward)
 
-    def _hand(self, message: Message, now: float) -> bool:
-        while (taker := self._least_loaded(message.sender.local)) is not None:
-            if self._hand_to(taker, message, now):
-                return True
-        return False
-
     def _least_loaded(self, anywhere: bool) -> Taker | None:
         best, least = None, 0
+        if len(self._ready) == 1 and anywhere:
+            return next(iter(self._ready))
         for taker in islice(self._ready, _LOOKED_AT):
             if anywhere or taker.local:
                 load = taker.load
@@ -160,16 +167,15 @@ class Shared(Place):
                     best, least = taker, load
         return best
 
-    def _hand_to(self, taker: Taker, message: Message, now: float) -> bool:
+    def _hand(self, taker: Taker, message: Message, now: float) -> bool:
         """Hand over, and keep the order of use. False: the taker is gone."""
         if not taker.hand(message, now):
             self._ready.pop(taker, None)
             return False
-        if taker.room:
-            self._ready.move_to_end(taker)
-        else:
+        if not taker.room:
             self._ready.pop(taker, None)
-        message.release()
+        elif len(self._ready) > 1:
+            self._ready.move_to_end(taker)
         return True
 
 
@@ -205,7 +211,6 @@ class Everyone(Place):
             meant = message.sender.local or taker.local
             if meant and (queue or not taker.room or not taker.hand(message, now)):
                 self._keep(taker, queue, message)
-        message.release()
         return True
 
     def serve(self, taker: Taker, now: float) -> None:
@@ -226,7 +231,19 @@ class Everyone(Place):
     def _keep(self, taker: Taker, queue: deque[Message], message: Message) -> None:
         queue.append(message)
         if not taker.stalled:
-            message.holds += 1
+            message.keep()
         elif len(queue) > BACKLOG:
             queue.popleft()
             self.tally.events["missed"] += 1
+
+
+class Inbox(Everyone):
+    """The address of one subscription's replies."""
+
+    def forward(self, content: bytes, frame: zmq.Frame | None, size: int) -> bool:
+        """Hand over what need not wait, without making it a message: once it is sent, nobody asks for it again.
+        False: it has to be `put`."""
+        if len(self._takers) != 1:
+            return False
+        [(taker, queue)] = self._takers.items()
+        return not queue and taker.room and taker.forward(content, frame, size)

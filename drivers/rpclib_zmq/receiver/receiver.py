@@ -9,27 +9,33 @@ import os
 import resource
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Any
 
 import zmq
+from zmq.backend import zmq_poll
 
 from rpclib_zmq import header
 from rpclib_zmq.header import PROTOCOL, decode, read_json
 from rpclib_zmq.options import NetworkOptions
 from rpclib_zmq.receiver import limits
 from rpclib_zmq.receiver.hosts import Hosts
+from rpclib_zmq.receiver.requests import Requests
 from rpclib_zmq.receiver.router import Router
-from rpclib_zmq.receiver.sockets import receive, router_socket, send
+from rpclib_zmq.receiver.sockets import rest, router_socket, send
+from rpclib_zmq.receiver.sources import Sources
 from rpclib_zmq.receiver.status import status_of
 from rpclib_zmq.receiver.watch import Watch
 from rpclib_zmq.rundir import RunDir
 
 log = logging.getLogger("rpclib_zmq")
 
-_BATCH = 256
+_BATCHES = 32
+"""Batches read before what they caused is sent."""
+_NB = int(zmq.NOBLOCK)
+_POLLIN = int(zmq.POLLIN)
 _FIRST_SESSION = 2.0
 """Seconds that whoever started a receiver has to connect before its idle time begins."""
 _FIRST_LINKS = 1.0
@@ -49,9 +55,11 @@ class Receiver:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = router_socket(self._context)
         self._router = Router(secrets.token_hex(8), self._socket)
+        Requests(self._router)
         self._watch = Watch(self._on_signal)
-        self._poller = zmq.Poller()
-        self._handlers: dict[Any, Callable[[], None]] = {}
+        self._sources = Sources()
+        self._several = False
+        """Batches come so fast that several are read before what they caused is sent."""
         self._leave_by: float | None = None
         self._dismissed = False
         self._strangers = 0
@@ -68,34 +76,30 @@ class Receiver:
             _raise_file_limit()
             with _umask(0o177):
                 self._socket.bind(self.run_dir.endpoint)
-            self._handle(self._socket, self._receive)
-            self._handle(self._watch.fileno(), self._watch.handle)
+            self._sources.add(self._socket, self._receive)
+            self._sources.add(self._watch.fileno(), self._watch.handle)
             if self._hosts is not None:
-                self._hosts.start(self._handle)
+                self._hosts.start(self._sources.add)
             log.info("receiver %s (pid %d) serves %s", self._router.node, os.getpid(), self.run_dir.path)
             self._loop(ready)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 self.run_dir.socket.unlink()
             self._turn_away()
+            self._sources.close()
             self._watch.close()
             if self._hosts is not None:
                 self._hosts.close()
             self._context.destroy(linger=200)
             log.info("receiver %s left", self._router.node)
 
-    def _handle(self, source: Any, handler: Callable[[], None]) -> None:
-        self._poller.register(source, zmq.POLLIN)
-        self._handlers[source] = handler
-
     def _loop(self, ready: Callable[[], None]) -> None:
-        router, hosts, poll, handlers = self._router, self._hosts, self._poller.poll, self._handlers
-        began = next_tick = monotonic()
+        router, hosts, wait = self._router, self._hosts, self._sources.wait
+        now = began = next_tick = monotonic()
         idle_since = began + _FIRST_SESSION
         is_ready = False
         while True:
-            for source, _ in poll(max(0, int((next_tick - monotonic()) * 1000) + 1)):
-                handlers[source]()
+            self._several = wait(max(0.0, next_tick - now))
             router.settle()
             now = monotonic()
             if hosts is not None:
@@ -127,31 +131,31 @@ class Receiver:
         return now >= leave_by or (self._dismissed and not router.sessions)
 
     def _receive(self) -> None:
+        """Act on what has come; if it does not come fast, only on the first of it."""
         router, socket, now = self._router, self._socket, monotonic()
-        sessions = router.sessions
-        try:
-            for _ in range(_BATCH):
-                message = receive(socket)
-                if message is None:
-                    self._strangers += 1
-                    continue
-                peer, head, payload = message
-                session = sessions.get(peer)
-                if session is not None:
-                    router.receive(session, head, payload, now)
-                else:
-                    self._stranger(peer, head, payload)
-        except zmq.Again:
-            return
+        recv, sessions, look = socket.recv, router.sessions, [(socket, _POLLIN)]
+        for _ in range(_BATCHES if self._several else 1):
+            try:
+                peer = recv(_NB)
+            except zmq.Again:
+                return
+            frame = recv(_NB, False)
+            frames = rest(socket, frame) if frame.more else ()
+            session = sessions.get(peer)
+            if session is not None:
+                router.receive(session, frame.bytes, frames, now)
+            else:
+                self._stranger(peer, frame.bytes, frames)
+            if self._several and not zmq_poll(look, 0):
+                return
 
-    def _stranger(self, peer: bytes, data: bytes, payload: zmq.Frame) -> None:
+    def _stranger(self, peer: bytes, data: bytes, frames: Sequence[zmq.Frame]) -> None:
         """A message from a connection without a session: a greeting, an operator's question, or garbage."""
-        if data[:2] != header.MAGIC or len(data) < 3 or len(payload) > 4096:
+        head = decode(data)
+        if head is None or len(frames) != 1 or len(frames[0]) > 4096:
             self._strangers += 1
-        elif data[2] == header.HELLO:
-            self._hello(peer, payload)
-        elif (head := decode(data)) is None:
-            self._strangers += 1
+        elif head.kind == header.HELLO:
+            self._hello(peer, frames[0])
         elif head.kind == header.STATUS:
             self._reply(peer, header.STATUS, self.status())
         elif head.kind == header.QUIT:
@@ -222,8 +226,8 @@ class Receiver:
     def _turn_away(self) -> None:
         """Tell whoever connected at the last moment to start another receiver."""
         self._leave_by = 0.0
-        self._receive()
-        self._router.settle()
+        while self._sources.wait(0):
+            self._router.settle()
 
 
 def package_version() -> str:

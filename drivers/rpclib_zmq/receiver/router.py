@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
 import zmq
 
 from rpclib_zmq import header
-from rpclib_zmq.header import ALL, DATA, FIXED, INBOX, MAGIC, NO_TAG, ONE, TAKEN, UNPACK, Header, age, is_name
+from rpclib_zmq.header import ALL, DATA, INBOX, NO_TAG, ONE
 from rpclib_zmq.receiver import limits
-from rpclib_zmq.receiver.limits import COPIED_BELOW, HELD_BYTES
-from rpclib_zmq.receiver.message import Message, Payload, Taker, Tally
-from rpclib_zmq.receiver.place import Everyone, Place, Shared
-from rpclib_zmq.receiver.session import Debts, Session, Subscription
+from rpclib_zmq.receiver.debts import Debts
+from rpclib_zmq.receiver.limits import HELD_BYTES
+from rpclib_zmq.receiver.message import Message, Taker, Tally
+from rpclib_zmq.receiver.place import Everyone, Inbox, Place, Shared
+from rpclib_zmq.receiver.session import Session, Subscription
+from rpclib_zmq.records import HEAD, HOP, LARGE, LONGEST, Broken, Record, read
 
 log = logging.getLogger("rpclib_zmq")
 
 NOBODY = "nobody serves it"
+_PLACES: dict[int, Callable[[bytes, Tally], Place]] = {ONE: Shared, ALL: Everyone, INBOX: Inbox}
+_UNPACK = struct.Struct("<BxHII12x16s").unpack_from
 
 
 def _call(then: Callable[[], object]) -> None:
@@ -28,7 +33,7 @@ def _call(then: Callable[[], object]) -> None:
 class Router:
     """The sessions, the places they subscribe to, and the way of every message between them.
 
-    It does no waiting: the loop calls it for each message, once after each batch (`settle`) and every
+    It does no waiting: the loop calls it for each batch, once when there are no more (`settle`) and every
     `limits.TICK` (`tick`).
     """
 
@@ -47,15 +52,8 @@ class Router:
         self._socket = socket
         self._due: set[Session] = set()
         self._next = 1
-        self._handlers: dict[int, Callable[[Session, Header, float], None]] = {
-            header.SUBSCRIBE: self._subscribe,
-            header.STOP: self._stop,
-            header.RELEASE: self._release,
-            header.COUNT: self._count,
-            header.PING: lambda session, head, now: None,
-            header.BYE: self._bye,
-            header.LEAVING: self._hushed,
-        }
+        self.requests: dict[int, Callable[[Session, Record, float], None]] = {}
+        """What to do with records that are no messages, by kind."""
 
     def greet(self, peer: bytes, pid: int, program: str, now: float) -> Session:
         """Begin a session."""
@@ -67,53 +65,88 @@ class Router:
         log.info("%s began", session)
         return session
 
-    def receive(self, session: Session, data: bytes, payload: zmq.Frame, now: float) -> None:
-        """Act on one message of a session."""
+    def receive(self, session: Session, data: bytes, frames: Iterable[zmq.Frame], now: float) -> None:
+        """Act on one batch of a session."""
         session.heard = now
         if session.stalled:
             self._resume(session, now)
-        if len(data) < FIXED or not data.startswith(MAGIC):
-            self._evict(session, "it sent a message that is none")
-            return
-        _, kind, ttl, waited, number, value, tag = UNPACK(data)
-        if kind == DATA:
-            body: Payload = payload.bytes if len(payload) < COPIED_BELOW else payload
-            sent = now - age(value, now) / 1000
-            session.waiting += 1
-            if session.waiting > limits.SESSION:
-                self._evict(session, "it sends faster than it may")
-                return
-            message = Message(session, session.number, number, tag, data[FIXED:], body, sent, ttl, waited)
-            self.accept(message, session.debts, now)
-        elif kind == TAKEN:
-            subscription = session.subscriptions.get(number)
-            if subscription is not None:
-                subscription.took(value)
-                subscription.place.serve(subscription, now)
-        else:
-            handler = self._handlers.get(kind)
-            if handler is None:
-                self._evict(session, f"it sent a message of the unknown kind {kind}")
-            else:
-                handler(session, Header(kind, ttl, waited, number, value, tag, data[FIXED:]), now)
+        try:
+            if len(data) > LONGEST:
+                raise Broken("it is too long")
+            self._read(session, data, iter(frames), now)
+        except Broken as error:
+            self._evict(session, f"it sent a batch that is none: {error}")
+        if session.waiting > limits.SESSION and not session.gone:
+            self._evict(session, "it sends faster than it may")
 
-    def put(self, message: Message, now: float) -> None:
-        """Bring a message to its place, or back."""
-        self.tally.held += message.size
-        place = self.places.get(message.name)
+    def _read(self, session: Session, data: bytes, frames: Iterator[zmq.Frame], now: float) -> None:
+        """The way of every message: few calls, and what can be is done once for the batch."""
+        find, left, debts = self.places.get, session.left, session.debts
+        messages = total = offset = 0
+        end = len(data)
+        while offset < end:
+            kind, length, lane, size, tag = _UNPACK(data, offset)
+            if kind != DATA:
+                offset = self._asked(session, data, offset, now)
+                continue
+            start, middle, frame = offset + HOP, offset + HEAD, None
+            if size < LARGE:
+                middle += size
+            elif (frame := next(frames, None)) is None or len(frame) != size:
+                raise Broken("a frame is not as announced")
+            offset = middle + length
+            if offset > end:
+                raise Broken("a record is longer than the batch")
+            content, name = data[start:middle], data[middle:offset]
+            place = find(name)
+            if type(place) is Inbox and place.forward(content, frame, size):
+                if debts.owed:
+                    debts.settle(tag)
+            else:
+                message = Message(session, session.number, lane, tag, name, content, frame, size)
+                self.accept(message, debts, now)
+                if message.holds:
+                    continue
+            counts = left.get(lane) or left.setdefault(lane, [0, 0])
+            counts[0] += 1
+            counts[1] += size
+            messages += 1
+            total += size
+        if messages:
+            session.accounted(messages, total)
+        if next(frames, None) is not None:
+            raise Broken("a frame was not announced")
+
+    def _asked(self, session: Session, data: bytes, offset: int, now: float) -> int:
+        """Act on a record that is no message; returns where the next one begins."""
+        record, offset = read(data, offset)
+        request = self.requests.get(record.kind)
+        if request is None:
+            raise Broken(f"a record is of the unknown kind {record.kind}")
+        request(session, record, now)
+        return offset if session.number in self.numbered else len(data)
+
+    def accept(self, message: Message, debts: Debts, now: float) -> None:
+        """Bring a message to its place, or back; ``debts`` are its sender's, who may answer with it."""
+        name = message.name
+        if debts.owed:
+            owed = debts.settle(message.tag)
+            if owed is not None and name[:1] == b"O":  # a request passed on: its asker waits on
+                message.asker, message.origin = owed.asker, owed.origin
+        place = self.places.get(name)
         if self.tally.held > HELD_BYTES:
             self.give_back(message, "the receiver's queues are full")
         elif place is not None:
             if not place.put(message, now):
                 self.give_back(message, NOBODY)
-        elif message.name[:1] != b"I" or not self.elsewhere(message, now):
+        elif name[:1] != b"I" or not self.elsewhere(message, now):
             self.give_back(message, NOBODY)
 
     def give_back(self, message: Message, reason: str) -> None:
         """Tell who asked that the message reached nobody. A message to all may reach nobody and is just dropped."""
         if message.redelivered:
             self.lose(message)
-        elif message.name[0] != ALL:
+        elif message.name[:1] != b"A":
             self.tally.events["undeliverable"] += 1
             message.asker.undeliverable(message, reason)
         message.release()
@@ -122,7 +155,7 @@ class Router:
         """The place of that name, made if need be, for a taker to be added."""
         place = self.places.get(name)
         if place is None:
-            place = self.places[name] = (Shared if name[0] == ONE else Everyone)(name, self.tally)
+            place = self.places[name] = _PLACES[name[0]](name, self.tally)
         return place
 
     def leave(self, place: Place, taker: Taker, untaken: Iterable[Message], now: float) -> None:
@@ -147,7 +180,6 @@ class Router:
 
     def tick(self, now: float) -> None:
         """Heartbeats, silence and expiry."""
-        ping = Header(header.PING).encode()
         for session in list(self.sessions.values()):
             silent = now - session.heard
             if silent > limits.DEAD_AFTER and session.unwatch is None:
@@ -155,7 +187,7 @@ class Router:
             elif silent > limits.STALLED_AFTER and not session.stalled:
                 self._stall(session)
             session.debts.forget_load(now)
-            session.transmit(ping)
+            session.say(header.PING)
         for place in list(self.places.values()):
             place.expire(now)
         self.settle()
@@ -164,14 +196,15 @@ class Router:
         """End a session that broke off. What it had taken is lost; what it had not goes to others, marked."""
         log.warning("%s ended: %s", session, reason)
         session.gone = True
-        now = monotonic()
+        now, unsent = monotonic(), set(session.unsent)
         for subscription in session.subscriptions.values():
             for message in subscription.untaken:
-                message.redelivered = True
-            self._pass_on(session, subscription, now)
-        self._end(session)
+                message.redelivered = message.redelivered or message not in unsent
+            self.pass_on(session, subscription, now)
+        self.end(session)
 
-    def _end(self, session: Session) -> None:
+    def end(self, session: Session) -> None:
+        """Forget a session. What it had taken and not answered is lost."""
         session.subscriptions.clear()
         self.sessions.pop(session.peer, None)
         self.numbered.pop(session.number, None)
@@ -188,50 +221,12 @@ class Router:
             message.asker.worker_lost(message)
 
     def _evict(self, session: Session, reason: str) -> None:
-        session.transmit(Header(header.REFUSED, name=reason.encode()).encode())
+        session.say(header.REFUSED, name=reason.encode())
+        session.flush()
         self.bury(session, reason)
 
-    def accept(self, message: Message, debts: Debts, now: float) -> None:
-        """Bring a message to its place; ``debts`` are its sender's, who may answer with it."""
-        if message.tag != NO_TAG:
-            owed = debts.settle(message.tag)
-            if owed is not None and message.name[0] == ONE:  # a request passed on: its asker waits on
-                message.asker, message.origin = owed.asker, owed.origin
-        self.put(message, now)
-
-    def _subscribe(self, session: Session, head: Header, now: float) -> None:
-        name = head.name
-        problem = None
-        if not is_name(name):
-            problem = "not a name that can be served"
-        elif name[0] == INBOX and not name.startswith(header.inbox_prefix(self.node, session.number)):
-            problem = "not an inbox of this session"
-        elif head.number in session.subscriptions or len(session.subscriptions) >= limits.SUBSCRIPTIONS:
-            problem = "too many subscriptions"
-        if problem:
-            session.transmit(Header(header.REFUSED, number=head.number, name=problem.encode()).encode())
-            return
-        place = self.join(name)
-        subscription = Subscription(session, head.number, head.value, place)
-        session.subscriptions[head.number] = subscription
-        place.add(subscription)
-        place.serve(subscription, now)
-        self.changed(place)
-        answer = Header(header.SUBSCRIBED, number=head.number).encode()
-        self.announced(place, lambda: session.transmit(answer))
-
-    def _stop(self, session: Session, head: Header, now: float) -> None:
-        subscription = session.subscriptions.get(head.number)
-        if subscription is not None:
-            self.leave(subscription.place, subscription, (), now)
-        session.transmit(Header(header.STOPPED, number=head.number).encode())
-
-    def _release(self, session: Session, head: Header, now: float) -> None:
-        subscription = session.subscriptions.pop(head.number, None)
-        if subscription is not None:
-            self._pass_on(session, subscription, now)
-
-    def _pass_on(self, session: Session, subscription: Subscription, now: float) -> None:
+    def pass_on(self, session: Session, subscription: Subscription, now: float) -> None:
+        """Give what a subscription did not take to others, or back."""
         untaken = list(subscription.untaken)
         for message in untaken:
             if message.tag != NO_TAG:
@@ -242,19 +237,6 @@ class Router:
                 self.give_back(message, "the last one who served it left")
         else:
             self.leave(place, subscription, untaken, now)
-
-    def _count(self, session: Session, head: Header, now: float) -> None:
-        place = self.places.get(head.name)
-        count = sum(taker.count for taker in place.takers) if place else 0
-        session.transmit(Header(header.COUNTED, number=head.number, value=count).encode())
-
-    def _bye(self, session: Session, head: Header, now: float) -> None:
-        session.transmit(header.greeting(header.BYE))
-        session.gone = True
-        for subscription in session.subscriptions.values():
-            self._pass_on(session, subscription, now)
-        self._end(session)
-        log.info("%s ended", session)
 
     def _stall(self, session: Session) -> None:
         log.warning("%s has stopped responding: it is handed nothing more", session)
@@ -274,7 +256,7 @@ class Router:
         """Ask for nothing new from sessions that owe no answer. True: nothing waits, runs or is on its way."""
         done = not self.tally.held
         for session in list(self.sessions.values()):
-            session.hush(not session.debts)
+            session.hush(not session.busy)
             done = done and session.quiet
         self.settle()
         return done
@@ -282,8 +264,5 @@ class Router:
     def dismiss(self) -> None:
         """Tell every session that this is the end; each confirms when it has read all that was sent to it."""
         for session in list(self.sessions.values()):
-            session.transmit(header.greeting(header.BYE))
+            session.say(header.BYE)
         self.settle()
-
-    def _hushed(self, session: Session, head: Header, now: float) -> None:
-        session.quiet = session.hushed and head.number == session.hushes

@@ -9,60 +9,15 @@ from typing import TYPE_CHECKING
 import zmq
 
 from rpclib_zmq import header
-from rpclib_zmq.header import DELIVER, MAGIC, NO_TAG, PACK, REDELIVER, Header, stamp
-from rpclib_zmq.receiver.limits import OWED, PREFETCH, REPORTED, REPORTED_BYTES, UNTAKEN_BYTES
-from rpclib_zmq.receiver.message import Message, Payload, Sender, Taker, Tally
+from rpclib_zmq.header import ACCEPTED, DELIVER, NO_TAG, ONE, REDELIVER
+from rpclib_zmq.receiver.debts import Debts
+from rpclib_zmq.receiver.limits import PREFETCH, REPORTED, REPORTED_BYTES, UNTAKEN_BYTES
+from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
 from rpclib_zmq.receiver.sockets import send
+from rpclib_zmq.records import FLUSH_AT, PACK, PACK_HOP, Record
 
 if TYPE_CHECKING:
     from rpclib_zmq.receiver.place import Place
-
-
-class Debts:
-    """Tagged messages that were handed to one peer and have not been answered, oldest first."""
-
-    def __init__(self) -> None:
-        self._owed: dict[bytes, Message] = {}
-        self.load = 0
-        """Those that are not past their time."""
-
-    def __len__(self) -> int:
-        return len(self._owed)
-
-    def add(self, message: Message, taker: Taker) -> None:
-        """Remember, up to a bound: beyond it the oldest is forgotten."""
-        if len(self._owed) >= OWED:
-            self.settle(next(iter(self._owed)))
-        message.taker = taker
-        taker.busy += 1
-        self.load += 1
-        self._owed[message.tag] = message
-
-    def settle(self, tag: bytes) -> Message | None:
-        """It was answered, passed on, or not handed over after all. Returns what was owed for."""
-        message = self._owed.pop(tag, None)
-        if message is not None:
-            self._unload(message)
-        return message
-
-    def forget_load(self, now: float) -> None:
-        """A message past its time burdens nobody any more; its loss would still be told (it may be a stream)."""
-        for message in self._owed.values():
-            if message.expired(now):
-                self._unload(message)
-
-    def _unload(self, message: Message) -> None:
-        if message.taker is not None:
-            message.taker.busy -= 1
-            message.taker = None
-            self.load -= 1
-
-    def drain(self) -> list[Message]:
-        """Take out everything that is owed."""
-        owed = list(self._owed.values())
-        for message in owed:
-            self.settle(message.tag)
-        return owed
 
 
 class Subscription(Taker):
@@ -75,35 +30,53 @@ class Subscription(Taker):
         self.number = number
         self.place = place
         self.prefetch = min(prefetch, PREFETCH) or PREFETCH
-        self.untaken: deque[Message] = deque()
+        self.messages = 0
+        """How many it was handed and has not taken."""
         self.bytes = 0
-        self._answers = place.name[0] == header.ONE
+        """Their size."""
+        self.untaken: deque[Message] = deque()
+        """Those of them that others could take."""
+        self._one = place.name[0] == ONE
+        self._deliver = PACK_HOP(DELIVER, 0, number)
+        self._redeliver = PACK_HOP(REDELIVER, 0, number)
 
     @property
     def load(self) -> int:
-        return max(len(self.untaken), self.session.debts.load)
+        return max(self.messages, self.session.debts.load)
 
     @property
     def room(self) -> bool:
-        return len(self.untaken) < self.prefetch and self.bytes < UNTAKEN_BYTES and not self.stalled
+        return self.messages < self.prefetch and self.bytes < UNTAKEN_BYTES and not self.stalled
 
     def hand(self, message: Message, now: float) -> bool:
-        ttl, waited = message.clock(now)
-        kind = REDELIVER if message.redelivered else DELIVER
-        head = PACK(MAGIC, kind, ttl, waited, self.number, stamp(now), message.tag)
-        if not self.session.transmit(head, message.payload):
+        session = self.session
+        if session.gone:
             return False
-        self.untaken.append(message)
+        session.emit(self._redeliver if message.redelivered else self._deliver, message.content, message.frame)
+        self.messages += 1
         self.bytes += message.size
-        if self._answers and message.tag != NO_TAG:
-            self.session.debts.add(message, self)
+        if self._one:
+            self.untaken.append(message)
+            session.unsent.append(message)
+            if message.tag != NO_TAG:
+                session.debts.add(message)
         return True
 
-    def took(self, count: int) -> None:
-        """The session took the ``count`` oldest."""
+    def forward(self, content: bytes, frame: zmq.Frame | None, size: int) -> bool:
+        if self.session.gone:
+            return False
+        self.session.emit(self._deliver, content, frame)
+        self.messages += 1
+        self.bytes += size
+        return True
+
+    def took(self, messages: int, size: int) -> None:
+        """The session took the oldest ``messages``, of ``size`` bytes."""
+        self.messages = max(0, self.messages - messages)
+        self.bytes = max(0, self.bytes - size)
         untaken = self.untaken
-        for _ in range(min(count, len(untaken))):
-            self.bytes -= untaken.popleft().size
+        for _ in range(min(messages, len(untaken))):
+            untaken.popleft()
 
 
 class Session(Sender):
@@ -131,65 +104,115 @@ class Session(Sender):
         """When it last sent anything."""
         self.stalled = False
         self.gone = False
-        """It cannot be reached any more; the router buries it after the current message."""
+        """It cannot be reached any more; the router buries it after the current batch."""
+        self.unsent: list[Message] = []
+        """Messages to be shared in the batch that has not been sent to it."""
         self.waiting = 0
         """Messages of it that wait at its expense."""
+        self.left: dict[int, list[int]] = {}
+        """Messages and bytes of it that left the queues and of which it was not told, by lane."""
         self.hushed = False
         """It was told that the receiver leaves."""
         self.quiet = False
         """It has confirmed that it sends nothing new."""
-        self.hushes = 0
-        """How often it was told to hush or to go on, so that an old confirmation is not taken for a new one."""
+        self.unwatch: Callable[[], None] | None = None
+        """Ends the watch over its process, where there is one."""
+        self._hushes = 0
         self._socket = socket
         self._tally = tally
         self._due = due
-        self._accepted: dict[int, tuple[int, int]] = {}
-        """Messages and bytes that left the queues, by lane."""
+        self._out: list[bytes] = []
+        self._frames: list[zmq.Frame] = []
+        self._size = 0
         self._unreported = 0
         self._unreported_bytes = 0
-        self.unwatch: Callable[[], None] | None = None
-        """Ends the watch over its process, where there is one."""
 
     def __str__(self) -> str:
         return f"session {self.number} (pid {self.pid}, {self.program})"
 
-    def transmit(self, head: bytes, payload: Payload = b"") -> bool:
-        """Send. False, and marked as gone, when the connection no longer exists."""
+    @property
+    def busy(self) -> bool:
+        """Whether it runs something, or has it before it."""
+        return bool(self.debts) or any(subscription.untaken for subscription in self.subscriptions.values())
+
+    def say(self, kind: int, number: int = 0, value: int = 0, tag: bytes = NO_TAG, name: bytes = b"") -> None:
+        """Send a record without a payload."""
+        self.emit(Record(kind, number, value=value, tag=tag, name=name).encode())
+
+    def emit(self, head: bytes, content: bytes = b"", frame: zmq.Frame | None = None, name: bytes = b"") -> None:
+        """Send one record, with the next batch: at the end of the turn, or when it is long enough."""
+        out = self._out
         if self.gone:
-            return False
-        if send(self._socket, self.peer, head, payload):
-            return True
-        self.gone = True
-        self._due.add(self)
-        return False
+            return
+        if not out:
+            self._due.add(self)
+        out += (head, content, name) if name else (head, content)
+        self._size += len(content)
+        if frame is not None:
+            self._frames.append(frame)
+            self._size += len(frame)
+        if self._size >= FLUSH_AT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was emitted, and tell what left the queues if that is much. Marks itself as gone when its
+        connection no longer exists: what is `unsent` then was not handed over."""
+        if self._unreported >= REPORTED or self._unreported_bytes >= REPORTED_BYTES:
+            self._report()
+        if not self._out or self.gone:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        self._size = 0
+        if send(self._socket, self.peer, data, *self._frames):
+            self.unsent.clear()
+        else:
+            self.gone = True
+            self._due.add(self)
+        self._frames.clear()
+
+    def accounted(self, messages: int, size: int) -> None:
+        """That much was added to what `left`."""
+        self._unreported += messages
+        self._unreported_bytes += size
+        if (self._unreported >= REPORTED or self._unreported_bytes >= REPORTED_BYTES) and not self.gone:
+            self._due.add(self)
+
+    def kept(self, message: Message) -> None:
+        self.waiting += 1
+        self._tally.held += message.size
 
     def accepted(self, message: Message) -> None:
         self.waiting -= 1
         self._tally.held -= message.size
-        count, size = self._accepted.get(message.serial, (0, 0))
-        self._accepted[message.serial] = count + 1, size + message.size
-        self._unreported += 1
-        self._unreported_bytes += message.size
-        if self._unreported >= REPORTED or self._unreported_bytes >= REPORTED_BYTES:
-            self._due.add(self)
-
-    def flush(self) -> None:
-        """Tell the session what left the queues since the last time."""
-        for lane, (count, size) in self._accepted.items():
-            self.transmit(Header(header.ACCEPTED, number=lane, value=count, ttl=size).encode())
-        self._accepted.clear()
-        self._unreported = self._unreported_bytes = 0
+        left = self.left.get(message.serial) or self.left.setdefault(message.serial, [0, 0])
+        left[0] += 1
+        left[1] += message.size
+        self.accounted(1, message.size)
 
     def hush(self, hushed: bool) -> None:
         """Ask it to send nothing new because the receiver leaves, or to go on until it has answered."""
         if hushed != self.hushed:
             self.hushed, self.quiet = hushed, False
-            self.hushes += 1
-            self.transmit(Header(header.LEAVING, number=self.hushes, value=hushed).encode())
+            self._hushes += 1
+            self.say(header.LEAVING, self._hushes, value=hushed)
+
+    def confirm(self, hush: int) -> None:
+        """It has heard that one, and what it sends from now on it sends knowing. An old confirmation counts not."""
+        self.quiet = self.hushed and hush == self._hushes
 
     def undeliverable(self, message: Message, reason: str) -> None:
-        head = Header(header.UNDELIVERABLE, tag=message.tag, name=reason.encode())
-        self.transmit(head.encode(), message.payload)
+        self.returned(message.content, message.frame, reason.encode())
+
+    def returned(self, content: bytes, frame: zmq.Frame | None, reason: bytes) -> None:
+        """A message of it comes back."""
+        self.emit(PACK_HOP(header.UNDELIVERABLE, len(reason), 0), content, frame, reason)
 
     def worker_lost(self, message: Message) -> None:
-        self.transmit(Header(header.LOST, tag=message.tag).encode())
+        self.say(header.LOST, tag=message.tag)
+
+    def _report(self) -> None:
+        for lane, (messages, size) in self.left.items():
+            self._out.append(PACK(ACCEPTED, 0, lane, 0, size, 0, messages, NO_TAG))
+        self.left.clear()
+        self._unreported = self._unreported_bytes = 0
