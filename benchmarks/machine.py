@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sysconfig
 from pathlib import Path
 
 
@@ -14,9 +15,14 @@ def describe() -> dict[str, str | int | float]:
         "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / (1 << 20), 1),
         "system": _field("/etc/os-release", "PRETTY_NAME", "=").strip('"'),
         "kernel": platform.release(),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}, {_build()}",
         "load_before": os.getloadavg()[0],
     }
+
+
+def _build() -> str:
+    optimised = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
+    return "optimised build" if optimised else "plain build"
 
 
 def _field(file: str, name: str, separator: str = ":") -> str:
