@@ -17,6 +17,7 @@ from rpclib import envelope
 from rpclib.address import Address, Kind, Target
 from rpclib.calls import Call, Calls
 from rpclib.connection import Connection, Listener
+from rpclib.crew import Crew
 from rpclib.driver import Capability, Driver
 from rpclib.envelope import Alive, Failure, Request, Result
 from rpclib.errors import (
@@ -33,6 +34,7 @@ from rpclib.errors import (
 )
 from rpclib.intake import Intake
 from rpclib.liveness import Liveness
+from rpclib.replies import Replies
 
 if TYPE_CHECKING:
     from rpclib.client import Client
@@ -115,6 +117,8 @@ class Transport(Listener):
         self.loop: asyncio.AbstractEventLoop
         """The one that opened it."""
         self.calls: Calls
+        self.crew = Crew()
+        self.replies = Replies(self)
         self.connection = Connection(resolved, self)
         self.inbox: str | None = None
         """The key of the live session's inbox."""
@@ -142,7 +146,7 @@ class Transport(Listener):
         await self.connection.open()
         try:
             inbox = Address(Kind.INBOX, self.settings.exchange)
-            self._intake = await self.connection.subscribe(inbox, prefetch=0, arrived=self._replies)
+            self._intake = await self.connection.subscribe(inbox, prefetch=0, arrived=self._receive)
             self.inbox = self._intake.key
         except BaseException:
             await self.connection.close(flush=False)
@@ -164,6 +168,7 @@ class Transport(Listener):
                 self._watching.cancel()
                 await asyncio.gather(self._watching, return_exceptions=True)
                 self._watching = None
+                await self.crew.close()
             await self.connection.close()
 
     async def __aenter__(self) -> Self:
@@ -215,7 +220,7 @@ class Transport(Listener):
     def __repr__(self) -> str:
         return f"<Transport {self.resolved.url}>"
 
-    def _replies(self, inbox: Intake) -> None:
+    def _receive(self, inbox: Intake) -> None:
         """Hand every reply that has arrived to its call."""
         for delivery in inbox.take(1 << 30):
             try:

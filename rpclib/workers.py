@@ -1,10 +1,4 @@
-"""Running requests: a bounded number at a time, each in a real task, each answered.
-
-The tasks are kept and reused, since making one costs more than a small endpoint: an arrival wakes one parked
-worker; a worker that sees more work wakes the next before it runs its own. Endpoints that do not suspend are thus
-all run by the first worker without a turn of the loop; those that suspend hand over. A worker whose task was
-cancelled or whose context an endpoint changed is not used again.
-"""
+"""The requests of one server: a bounded number at a time, each run by the transport's `Crew`, each answered."""
 
 from __future__ import annotations
 
@@ -12,7 +6,6 @@ import asyncio
 import contextvars
 import functools
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -24,14 +17,13 @@ from rpclib.endpoints import Endpoints, Method
 from rpclib.envelope import CALL, Request, decode
 from rpclib.errors import BadEnvelope, RpcError, WorkerLost, type_name
 from rpclib.intake import Intake
-from rpclib.replies import Replies, failure, refusal
+from rpclib.replies import failure, refusal
 
 if TYPE_CHECKING:
     from rpclib.transport import Transport
 
 log = logging.getLogger("rpclib")
 
-_RUNS_PER_TURN = 64
 _CANCEL_WITHIN = 5.0
 """Seconds that cancelled endpoints have to end."""
 
@@ -43,15 +35,12 @@ class Workers:
         self.limit = limit
         self.count = 0
         """Requests that were started and have not ended."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Those that run them."""
         self._rpc = rpc
         self._endpoints = endpoints
-        self._replies = Replies(rpc)
-        self._jobs: deque[tuple[Request, Context, Method | RpcError]] = deque()
         self._hungry: dict[Intake, None] = {}
         """Where more has arrived than there was room for; the one that waits longest first."""
-        self._parked: list[asyncio.Future[None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._waking = False
         self._feeding = False
         self._closing = False
         self._quiet = asyncio.Event()
@@ -82,19 +71,19 @@ class Workers:
     async def close(self) -> None:
         """Cancel what still runs; its callers are told WorkerLost."""
         self._closing = True
-        for task in self._tasks:
+        tasks = list(self.tasks)
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            _, deaf = await asyncio.wait(self._tasks, timeout=_CANCEL_WITHIN)
+        if tasks:
+            _, deaf = await asyncio.wait(tasks, timeout=_CANCEL_WITHIN)
             if deaf:
                 log.error("%d endpoints went on after they were cancelled; they are left alone", len(deaf))
-        for request, _, _ in self._jobs:
+        for request, *_ in self._rpc.crew.withdraw(self):
             error = WorkerLost(f"the server was stopped before it ran {request.method}", maybe_executed=False)
             if request.kind == CALL:
-                self._replies.answer_now(request, refusal(request, error))
+                self._rpc.replies.answer_now(request, refusal(request, error))
             else:
                 log.warning("cast of %s from %s not run: %s", request.method[:80], request.caller, error)
-        self._jobs.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -114,70 +103,28 @@ class Workers:
                 self._rpc.counters.expired += 1
                 return
             deadline = monotonic() + left
-        job: Method | RpcError
-        try:
-            job = self._endpoints.find(request)
-            if delivery.redelivered and not job.idempotent:
-                job = self._may_have_run(request)
-        except RpcError as error:
-            job = error
-        self._jobs.append((request, Context(request, deadline), job))
+        context = Context(request, deadline)
         self.count += 1
-        if not self._waking:
-            self._wake()
+        try:
+            method = self._endpoints.find(request)
+            if delivery.redelivered and not method.idempotent:
+                raise self._may_have_run(request)
+        except RpcError as error:
+            self._rpc.crew.add(self, self._refuse, request, context, error)
+        else:
+            self._rpc.crew.add(self, self._run, request, context, method)
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Called by the crew: a request has ended."""
+        self.tasks.discard(task)
+        self.count -= 1
+        if self._hungry or not self.count:
+            self._made_room()
 
     def _may_have_run(self, request: Request) -> WorkerLost:
         self._rpc.counters.redelivered += 1
         text = f"a worker that had taken {request.method} went away; it may have run"
         return WorkerLost(text, maybe_executed=True)
-
-    def _wake(self) -> None:
-        self._waking = True
-        while self._parked:
-            parked = self._parked.pop()
-            if not parked.done():
-                parked.set_result(None)
-                return
-        task = self._rpc.loop.create_task(self._work(), name="rpclib-worker")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a request ended in a bug of rpclib", exc_info=error)
-        if self._jobs and not self._closing:
-            self._wake()
-
-    async def _work(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        clean = contextvars.copy_context()
-        jobs = self._jobs
-        while True:
-            self._waking = False
-            runs = 0
-            while jobs:
-                request, context, job = jobs.popleft()
-                if jobs and not self._waking:
-                    self._wake()
-                try:
-                    if isinstance(job, Method):
-                        await self._run(request, context, job)
-                    else:
-                        await self._refuse(request, context, job)
-                finally:
-                    self.count -= 1
-                    if self._hungry or not self.count:
-                        self._made_room()
-                if task.cancelling() or contextvars.copy_context() != clean:
-                    return
-                runs += 1
-                if runs % _RUNS_PER_TURN == 0:
-                    await asyncio.sleep(0)
-            parked = self._rpc.loop.create_future()
-            self._parked.append(parked)
-            await parked
 
     def _made_room(self) -> None:
         if not self._hungry:
@@ -201,7 +148,7 @@ class Workers:
                 result = await method.function(**request.args)
             else:
                 result = await self._in_thread(method, request.args)
-            body = self._replies.result(request, result) if request.kind == CALL else b""
+            body = self._rpc.replies.result(request, result) if request.kind == CALL else b""
         except asyncio.CancelledError as error:
             body = self._cancelled(request, error)
         except KeyboardInterrupt:
@@ -211,7 +158,7 @@ class Workers:
             body = failure(request, error, self._rpc.max_body)
         finally:
             current.reset(token)
-        if request.kind == CALL and not self._replies.answer_now(request, body):
+        if request.kind == CALL and not self._rpc.replies.answer_now(request, body):
             await self._answer_later(request, context, body)
 
     async def _refuse(self, request: Request, context: Context, error: RpcError) -> None:
@@ -219,17 +166,17 @@ class Workers:
         log.warning("%s of %s from %s not run: %s", kind, request.method[:80], request.caller, error)
         self._rpc.counters.failed += 1
         body = refusal(request, error)
-        if request.kind == CALL and not self._replies.answer_now(request, body):
+        if request.kind == CALL and not self._rpc.replies.answer_now(request, body):
             await self._answer_later(request, context, body)
 
     async def _answer_later(self, request: Request, context: Context, body: bytes) -> None:
-        answer = self._replies.answer(request, context, body)
+        answer = self._rpc.replies.answer(request, context, body)
         task = asyncio.current_task()
         assert task is not None
         if task.cancelling():  # this task cannot wait any more
             other = self._rpc.loop.create_task(answer)
-            self._tasks.add(other)
-            other.add_done_callback(self._ended)
+            self.tasks.add(other)
+            other.add_done_callback(self.tasks.discard)
         else:
             await answer
 

@@ -156,7 +156,7 @@ async def test_callers_are_many_and_routes_are_bounded() -> None:
             )
             server.world.session.deliver(SHARED, body)
         await until(lambda: len(server.world.sent) == 2500)
-        assert len(server.server._running._replies._routes) <= 1000
+        assert len(server.rpc.replies._routes) <= 1000
         assert {sent.address.key for sent in server.world.sent} == {f"inbox {number}" for number in range(2500)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
@@ -140,6 +141,20 @@ class Service:
         except TimeoutError:
             return "timed out"
         return ""
+
+
+class Hanging:
+    """Its method waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.go_on = asyncio.Event()
+
+    @rpclib.expose
+    async def hang(self) -> str:
+        self.running = True
+        await self.go_on.wait()
+        return "done"
 
 
 @pytest.fixture(autouse=True)
@@ -322,6 +337,51 @@ async def test_each_request_has_a_context_of_its_own(method: str) -> None:
         for _ in range(3):
             assert await server.ask(method) == ["clean", method]
         assert seen.get() == "clean"
+
+
+async def test_who_sends_in_the_same_process_lends_no_context() -> None:
+    async with serving(Service(), workers=1) as server:
+        token = seen.set("the sender's")
+        try:
+            assert await server.ask("stain") == ["clean", "stain"]
+        finally:
+            seen.reset(token)
+
+
+async def test_one_crew_serves_all_servers_of_a_transport() -> None:
+    class Names:
+        @rpclib.expose
+        async def task(self) -> int:
+            return id(asyncio.current_task())
+
+        @rpclib.expose
+        async def suspended(self) -> int:
+            await together.wait()
+            return id(asyncio.current_task())
+
+    together = asyncio.Barrier(10)
+    async with rpclib.connect("fake://crew") as rpc, contextlib.AsyncExitStack() as servers:
+        for number in range(10):
+            await servers.enter_async_context(rpc.server(f"t{number}", [Names()], workers=1))
+        clients = [rpc.client(f"t{number}") for number in range(10)]
+        assert len(set(await asyncio.gather(*(client.call("task") for client in clients)))) == 1
+        assert len(set(await asyncio.gather(*(client.call("suspended") for client in clients)))) == 10
+
+
+async def test_a_server_that_stops_ends_only_its_own_requests() -> None:
+    first, second = Hanging(), Hanging()
+    async with rpclib.connect("fake://crew", route_grace=0) as rpc:
+        stopped, other = rpc.server("a", [first], grace=0), rpc.server("b", [second])
+        await stopped.start()
+        await other.start()
+        calls = [asyncio.create_task(rpc.client(topic).call("hang")) for topic in ("a", "b")]
+        await until(lambda: first.running and second.running)
+        await stopped.stop()
+        with pytest.raises(rpclib.WorkerLost):
+            await calls[0]
+        assert not calls[1].done()
+        second.go_on.set()
+        assert await calls[1] == "done"
 
 
 async def test_a_burst_of_requests_keeps_contexts_apart() -> None:
