@@ -34,7 +34,7 @@ bench-quick: .venv-bench/done ## the most telling part of it, in two minutes
 	@.venv-bench/bin/python -m benchmarks --quick $(BENCH)
 
 system: ## install the Debian packages the tests use, without starting them
-	@tools/debian $(BROKERS) iproute2
+	@tools/debian $(BROKERS) iproute2 strace
 
 constraints: ## pin the newest versions that setup.cfg allows
 	rm -rf .venv

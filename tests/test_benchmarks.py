@@ -207,26 +207,49 @@ def test_another_message_for_each_cast_is_over_budget() -> None:
     assert any("sends" in line for line in excess(count(twice), BUDGET["fake"]["cast"]))
 
 
-@pytest.mark.slow
-def test_the_benchmark_runs_and_names_who_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+def benchmark(folder: Path, *, peers: str, work: str, rounds: int) -> tuple[dict[str, Any], str]:
+    """Run the benchmark as a user does; its results, and what it printed."""
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    command = [sys.executable, "-m", "benchmarks", "--rounds", "2", "--seconds", "0.01", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks", "--rounds", str(rounds), "--seconds", "0.01"]
     done = subprocess.run(
-        [*command, "--peers", "rpclib fake, rpclib fake sync, zerorpc", "--work", "latency, calls-8, casts"],
-        env={**environment, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"},
+        [*command, "--out", str(folder), "--peers", peers, "--work", work],
+        env={**environment, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "results.json").read_text())
+    found = json.loads((folder / "results.json").read_text())
+    assert not found["failed"]
+    return found, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_apart_an_operation_costs_no_more_than_budgeted(tmp_path: Path) -> None:
+    peers = {scheme: f"rpclib {scheme}" for scheme, budget in BUDGET.items() if "apart" in budget}
+    found, _ = benchmark(tmp_path, peers=",".join(peers.values()), work="system-calls-1,in-flight", rounds=1)
+    assert not found["missing"]
+    for scheme, peer in peers.items():
+        counts = {
+            kind: found["work"][key]["peers"][peer]["figure"]["median"]
+            for kind, key in (("system_calls", "system-calls-1"), ("bytes", "in-flight"))
+        }
+        assert all(counts.values())
+        assert not excess(counts, BUDGET[scheme]["apart"]), peer
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_names_who_is_missing(tmp_path: Path) -> None:
+    found, printed = benchmark(
+        tmp_path, peers="rpclib fake, rpclib fake sync, zerorpc", work="latency, calls-8, casts", rounds=2
+    )
     assert found["missing"] == {"zerorpc": "zerorpc is not installed"}
-    assert "missing: zerorpc (zerorpc is not installed)" in done.stdout
+    assert "missing: zerorpc (zerorpc is not installed)" in printed
     for key in ("latency", "calls-8", "casts"):
         peers = found["work"][key]["peers"]
         assert set(peers) == {"rpclib fake", "rpclib fake sync"}
         assert all(len(peer["samples"]) == 2 for peer in peers.values())
         assert all(peer["figure"]["median"] > 0 for peer in peers.values())
-    assert not found["failed"]
