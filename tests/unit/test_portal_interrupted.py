@@ -109,6 +109,7 @@ def at_instruction(wanted: int, act: Callable[[], None]) -> Iterator[list[int]]:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for this only when tracing begins
     sys.settrace(trace)
     try:
         yield reached
