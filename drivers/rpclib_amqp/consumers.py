@@ -78,7 +78,7 @@ class Consumers:
                 await channel.ask(channel.cancel, tag)
             except ChannelClosed:
                 return  # then nothing comes either
-            del channel.consumers[tag]
+            channel.consumers.pop(tag, None)  # unless its queue was deleted meanwhile
 
     def take(self, consumer: Consumer, messages: list[Message]) -> None:
         """The consumer took ``messages``, its oldest; they are acknowledged once in a turn of the loop."""

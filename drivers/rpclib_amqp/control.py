@@ -1,4 +1,4 @@
-"""Declaring and asking: the synchronous side of a session, on a channel of its own.
+"""Declaring and asking: the synchronous side of a session, on channels of its own.
 
 The broker answers a refused or failed request by closing the channel. Here that harms nobody else.
 """
@@ -44,7 +44,10 @@ class Control:
     async def declare(self, plan: Plan) -> tuple[str, Trial | None]:
         """Make the exchange, the queue and the binding of ``plan`` exist, and see whether the queue may be consumed
         from, unless it is private. Returns the queue's name, and the trial if something came with it."""
-        name, early, complete = await self._in_turn(self._at_once, plan)
+        try:
+            name, early, complete = await self._in_turn(self._at_once, plan)
+        except ChannelClosed as error:
+            raise failed("cannot declare", error) from None
         if complete:
             return name, early
         if name and not plan.queue.durable:
@@ -147,7 +150,7 @@ class Control:
                 await channel.ask(channel.queue_bind, declared.result().queue, exchange.name, plan.key)
         except ChannelClosed as error:
             if not error.code:
-                raise failed("cannot declare", error) from None
+                raise
             known = declared.done() and declared.exception() is None
             return str(declared.result().queue) if known else "", None, False
         return str(declared.result().queue), came, True
@@ -162,15 +165,17 @@ class Control:
             if not plan.queue.durable:
                 await self.delete(name)
             raise
-        return name, await self._in_turn(self._try, name) if plan.queue.durable else None
+        if not plan.queue.durable:
+            return name, None
+        try:
+            return name, await self._in_turn(self._try, name)
+        except ChannelClosed as error:
+            raise failed(f'cannot consume from queue "{name}"', error) from None
 
     async def _try(self, channel: Channel, queue: str) -> Trial | None:
         trial = Trial(channel)
-        try:
-            await asyncio.gather(*trial.begin(queue))
-            return await trial.finish()
-        except ChannelClosed as error:
-            raise failed(f'cannot consume from queue "{queue}"', error) from None
+        await asyncio.gather(*trial.begin(queue))
+        return await trial.finish()
 
     async def _declare(
         self, what: str, exists: Callable[[], Awaitable[bool]], method: str, *args: object, **kwargs: object

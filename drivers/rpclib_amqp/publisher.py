@@ -17,6 +17,7 @@ from rpclib_amqp.connection import Connection
 from rpclib_amqp.control import ACCESS_REFUSED, NOT_FOUND
 from rpclib_amqp.scout import Scout
 from rpclib_amqp.topology import Plan, plan
+from rpclib_amqp.window import Window
 
 MAX_EXPIRATION_MS = 2**32 - 1
 SCOUTS = 100
@@ -77,6 +78,7 @@ class Publisher:
         self._spare: list[Scout] = []
         self._retiring: asyncio.TimerHandle | None = None
         channel.add_on_return_callback(self._on_return)
+        connection.on_written = Window(channel, pressure).written
 
     def route(self, address: Address) -> AmqpRoute:
         """Prepare ``address``."""

@@ -11,6 +11,8 @@ import pytest
 
 from rpclib.conformance.tap import tap
 from rpclib.errors import ConnectionLost, TransportError
+from rpclib_amqp.connection import FLUSH_AT
+from rpclib_amqp.window import AHEAD_AT_MOST
 from tests.drivers.amqp.session import connect, consumers, ended, inbox, one, ours, session, until, waiting
 from tests.rabbit import Rabbit, running
 
@@ -174,6 +176,26 @@ async def test_full_buffer_is_back_pressure(rabbit: Rabbit, exchange: str) -> No
                 assert sent < 1000
         await driver.drain()
         assert not driver.congested
+        assert len(await subscription.receive(sent)) == sent
+
+
+async def test_what_the_broker_has_not_read_is_bounded(rabbit: Rabbit, exchange: str) -> None:
+    """Whatever kernels would buffer beside: what is sent afterwards is never far behind."""
+    async with session(rabbit.url) as (driver, _):
+        subscription = await tap(driver, inbox(exchange), prefetch=0)
+        route = driver.route(subscription.address)
+        sent = 0
+        with rabbit.suspended():
+            while not driver.congested:
+                driver.send(route, b"x" * 200, None)
+                sent += 1
+        assert 0.5 * AHEAD_AT_MOST < sent * 200 < AHEAD_AT_MOST + FLUSH_AT
+        for _ in range(3):
+            await driver.drain()
+            while not driver.congested:
+                driver.send(route, b"x" * 200, None)
+                sent += 1
+        await driver.drain()
         assert len(await subscription.receive(sent)) == sent
 
 

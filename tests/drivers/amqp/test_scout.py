@@ -73,6 +73,21 @@ async def test_seldom_used_address_stays_with_scouts(amqp_url: str, exchange: st
         await subscription.receive()
 
 
+async def test_many_addresses_in_turn_leave_the_scouts(amqp_url: str, exchange: str) -> None:
+    """A client that goes round many servers sends to each seldom, and must not confirm each message for ever."""
+    async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
+        routes = [driver.route(everyone(exchange, f"t{number}")) for number in range(200)]
+        taps = [await tap(server, everyone(exchange, f"t{number}"), prefetch=0) for number in range(200)]
+        for _ in range(10):
+            for route in routes:
+                driver.send(route, b"round", None)
+            for subscription in taps:
+                await subscription.receive()
+            if all(route.open for route in routes):
+                return
+        raise AssertionError("still with the scouts")
+
+
 async def test_scout_that_ended_meanwhile_is_replaced(amqp_url: str, exchange: str) -> None:
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
         subscription = await tap(server, one(exchange), prefetch=0)

@@ -31,7 +31,7 @@ class Channel:
 
 
 @given(st.integers(1, 6), st.integers(1, 60), st.randoms(use_true_random=False))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_acknowledges_what_was_taken_once_and_nothing_else(
     consumers: int, steps: int, chance: random.Random
 ) -> None:
