@@ -149,13 +149,10 @@ class Client:
     async def _call(self, method: str, arguments: dict[str, Any], timeout: float) -> Any:
         rpc = self._rpc
         serializer.check(arguments)
-        context = self.options.context
-        outer = current.get()
+        context, outer = self.options.context, current.get()
         if outer is not None:
-            if outer.deadline is not None:
-                timeout = self._inherit(outer.deadline - monotonic(), timeout, method)
-            if outer.metadata:
-                context = {**outer.metadata, **context}
+            context = {**outer.metadata, **context}
+            timeout = self._inherit(outer.remaining, timeout, method)
         driver = rpc.connection.driver
         if driver is None or driver.congested or rpc.inbox is None:
             driver, timeout = await self._wait(timeout, method)
@@ -202,9 +199,8 @@ class Client:
     async def _cast(self, method: str, arguments: dict[str, Any], address: Address) -> None:
         rpc, options = self._rpc, self.options
         serializer.check(arguments)
-        context = options.context
-        outer = current.get()
-        if outer is not None and outer.metadata:
+        context, outer = options.context, current.get()
+        if outer is not None:
             context = {**outer.metadata, **context}
         body = encode_request(
             CAST,
@@ -269,7 +265,10 @@ class Client:
             f"{waited:.1f} s ({reason})"
         ) from None
 
-    def _inherit(self, remaining: float, timeout: float, method: str) -> float:
+    def _inherit(self, remaining: float | None, timeout: float, method: str) -> float:
+        """The timeout of a call made while a request is served that has so much time left."""
+        if remaining is None:
+            return timeout
         if remaining <= 0:
             raise CallTimeout(
                 f"{method} to {self.target} was not sent: the call being served here has used up its time"

@@ -70,13 +70,11 @@ class Server:
             raise ConfigError("this server was started before; make a new one with rpc.server()")
         self.started = True
         self._running = Workers(self._rpc, self.endpoints, self.workers)
+        subscribing = [asyncio.ensure_future(self._subscribe(address)) for address in self._addresses]
         try:
-            for address in self._addresses:
-                subscribing = self._rpc.connection.subscribe(
-                    address, prefetch=self.workers, arrived=self._running.feed
-                )
-                self._intakes.append(await subscribing)
+            await asyncio.gather(*subscribing)
         except BaseException:
+            await _cancel(*subscribing)
             await self.stop(grace=0)
             raise
 
@@ -141,6 +139,10 @@ class Server:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
+
+    async def _subscribe(self, address: Address) -> None:
+        intake = await self._rpc.connection.subscribe(address, prefetch=self.workers, arrived=self._running.feed)
+        self._intakes.append(intake)
 
     async def _stop_intake(self) -> None:
         stops = [asyncio.ensure_future(intake.stop()) for intake in self._intakes]
