@@ -16,6 +16,8 @@ _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _FD = int(zmq.FD)
 _POLLIN = int(zmq.POLLIN)
 _END = zmq.Event.DISCONNECTED | zmq.Event.CLOSED | zmq.Event.CONNECT_RETRIED
+_MANY = 3 * 32
+"""Pieces gathered that are sent before the turn ends, so that others begin with them while this one goes on."""
 _ONE_MESSAGE = 3
 """Pieces."""
 
@@ -26,8 +28,8 @@ class Channel:
     ``on_batch(frame)`` is called for the first frame of each message, ``on_end()`` once when the connection ends,
     after everything that had arrived. ``along()`` gives the records that go along with a batch that goes anyway.
 
-    What is emitted within a loop turn leaves as one batch at its end, or two: where messages come one by one, the
-    first of a turn need not wait for others.
+    What is emitted within a loop turn leaves in few batches: at its end, whenever much was gathered, and at once
+    where messages come one by one.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Channel:
         self._size = 0
         self._turning = False
         self._quiet = True
+        """Messages come one by one: the first of a turn need not wait for others."""
         self._closed = False
         self._ended = False
         self._look = [(self._socket, _POLLIN)]
@@ -67,8 +70,16 @@ class Channel:
         self._hand_over([head, payload])
         self._turn_soon()
 
-    def emit(self, head: bytes, body: bytes = b"", name: bytes = b"") -> None:
-        """Send one record. Never waits, nor fails: ``on_end`` tells that the connection has ended."""
+    def say(self, record: bytes) -> None:
+        """Send one record when the turn ends. Never waits, nor fails: ``on_end`` tells of a lost connection."""
+        self._out.append(record)
+        self._size += len(record)
+        self._turn_soon()
+        if self._size >= FLUSH_AT:
+            self.flush()
+
+    def emit(self, head: bytes, body: bytes, name: bytes) -> None:
+        """Send one record when the turn ends, or earlier. Never waits, nor fails."""
         out = self._out
         if len(body) < LARGE:
             out += (head, body, name)
@@ -81,7 +92,7 @@ class Channel:
             self._loop.call_soon(self._turn)
             if self._quiet:
                 self.flush()
-        elif self._size >= FLUSH_AT:
+        elif self._size >= FLUSH_AT or len(out) >= _MANY:
             self.flush()
 
     def flush(self) -> None:

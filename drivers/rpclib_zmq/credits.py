@@ -10,24 +10,33 @@ from rpclib_zmq.records import PACK
 
 _PATIENCE = 0.005
 """Seconds for which it may wait for records to go along with: one by one, calls cost no message for it."""
+_MUCH = 2 * 1024 * 1024
+"""Bytes that are told as soon as the turn ends."""
 
 
 class Credits:
     """What subscriptions took and the receiver was not told, by their numbers."""
 
-    def __init__(self, emit: Callable[[bytes], None]) -> None:
-        self._emit = emit
+    def __init__(self, say: Callable[[bytes], None], flush: Callable[[], None]) -> None:
+        self._say = say
+        self._flush = flush
         self._loop = asyncio.get_running_loop()
         self._untold: dict[int, tuple[int, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, number: int, messages: int, size: int) -> int:
-        """More was taken. Returns how many messages the receiver does not know of by now."""
-        before, bytes_before = self._untold.get(number, (0, 0))
-        self._untold[number] = before + messages, bytes_before + size
-        if self._timer is None:
+    def add(self, number: int, messages: int, size: int, room: int) -> None:
+        """More was taken. ``room`` is how many messages in all, since it was told last, leave the receiver none."""
+        before, size_before = self._untold.get(number, (0, 0))
+        messages += before
+        size += size_before
+        self._untold[number] = messages, size
+        if messages >= room:
+            self.tell()
+            self._flush()  # it hands over more while these are worked on
+        elif 2 * messages >= room or size >= _MUCH:
+            self.tell()
+        elif self._timer is None:
             self._timer = self._loop.call_later(_PATIENCE, self._out_of_patience)
-        return before + messages
 
     def records(self) -> list[bytes]:
         """What there is to tell, which counts as told."""
@@ -38,9 +47,9 @@ class Credits:
         return told
 
     def tell(self) -> None:
-        """Tell now."""
+        """Tell when the turn ends."""
         for record in self.records():
-            self._emit(record)
+            self._say(record)
 
     def close(self) -> None:
         """Nobody is to be told any more."""

@@ -69,13 +69,14 @@ class ZmqDriver(Driver):
         self._welcome: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._farewell: asyncio.Future[None] | None = None
         self._questions = Questions()
-        self._last_number = 0
         self._inbox_prefix = ""
         self._hushed = False
         """The receiver is leaving and wants nothing new."""
+        self._unconfirmed = 0
+        """Which of its requests to hush or to go on was not confirmed, because messages still wait here."""
         self._uncongested = asyncio.Event()
         self._pulse = Pulse(lambda: self._say(header.PING), self._on_silence)
-        self.credits = Credits(lambda record: self._channel.emit(record))
+        self.credits = Credits(lambda record: self._channel.say(record), lambda: self._channel.flush())
         self._channel = Channel(run.endpoint, self._on_batch, self._on_end, self.credits.records)
         self._outbox = Outbox(self._channel.emit)
         self._arrivals = Arrivals(self._channel.frame, self._on_record)
@@ -123,7 +124,7 @@ class ZmqDriver(Driver):
             await self._uncongested.wait()
 
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
-        number = self._number()
+        number = self._questions.number()
         if address.kind is Kind.INBOX:
             address = Address(Kind.INBOX, address.exchange, key=f"{self._inbox_prefix}{number:x}")
         subscription = ZmqSubscription(self, number, address, prefetch, arrived)
@@ -136,7 +137,7 @@ class ZmqDriver(Driver):
         return subscription
 
     async def subscribers(self, address: Address) -> int | None:
-        return await self.ask(header.COUNT, self._number(), name_of(address))
+        return await self.ask(header.COUNT, self._questions.number(), name_of(address))
 
     async def close(self, *, flush: bool = True) -> None:
         try:
@@ -194,10 +195,6 @@ class ZmqDriver(Driver):
         except ConnectionLost as error:
             log.warning("%s while closing; %d messages were not sent", error, self._outbox.waiting)
 
-    def _number(self) -> int:
-        self._last_number += 1
-        return self._last_number
-
     def _check(self) -> None:
         if self._error is not None:
             raise type(self._error)(str(self._error))
@@ -205,16 +202,19 @@ class ZmqDriver(Driver):
     def _say(self, kind: int, number: int = 0, name: bytes = b"", value: int = 0) -> None:
         """Send a record that is no message, after what was taken before it."""
         self.credits.tell()
-        self._channel.emit(Record(kind, number, value=value, name=name).encode())
+        self._channel.say(Record(kind, number, value=value, name=name).encode())
 
     def _weigh(self) -> None:
-        """See whether senders have to wait."""
+        """See whether senders have to wait, and whether nothing new will come from here."""
         closing = self._farewell is not None
         self.congested = self._outbox.full or self._hushed or (closing and self._outbox.waiting > 0)
         if self.congested:
             self._uncongested.clear()
         else:
             self._uncongested.set()
+        if self._unconfirmed and not self._outbox.waiting:
+            self._say(header.LEAVING, self._unconfirmed)
+            self._unconfirmed = 0
 
     def _on_batch(self, data: bytes) -> None:
         self._pulse.silent = 0
@@ -231,7 +231,9 @@ class ZmqDriver(Driver):
     def _on_record(self, record: Record) -> None:
         kind, number = record.kind, record.number
         if kind == header.ACCEPTED:
-            self._accepted(number, record.value, record.ttl)
+            self._outbox.accepted(number, record.value, record.ttl)
+            if self.congested:
+                self._weigh()
         elif kind == header.UNDELIVERABLE:
             reason = f"{record.name.decode(errors='replace')} at the receiver in {self._run.path}"
             self._events.undeliverable(record.payload, reason)
@@ -246,17 +248,11 @@ class ZmqDriver(Driver):
         elif kind == header.REFUSED:
             self._refused(number, record.name.decode(errors="replace"))
 
-    def _accepted(self, lane: int, messages: int, size: int) -> None:
-        waited = self._outbox.waiting
-        self._outbox.accepted(lane, messages, size)
-        if waited:
-            self._weigh()
-
     def _hush(self, number: int, hushed: bool) -> None:
         """The receiver is leaving: send nothing new until it is gone, or asks to go on."""
         self._hushed = hushed
+        self._unconfirmed = number
         self._weigh()
-        self._say(header.LEAVING, number, value=hushed)
 
     def _dismissed(self) -> None:
         """The receiver confirms the end of the session, or ends it because it leaves."""

@@ -14,6 +14,12 @@ class Questions:
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._last = 0
+
+    def number(self) -> int:
+        """A number that no other question or subscription of the session has."""
+        self._last += 1
+        return self._last
 
     @contextmanager
     def asked(self, number: int) -> Iterator[asyncio.Future[int]]:

@@ -20,8 +20,9 @@ LARGE: Final = 8192
 """Bytes of a payload from which handing it on as a frame is cheaper than copying it (measured)."""
 FLUSH_AT: Final = 64 * 1024
 """Bytes gathered that are sent at once: bounds a batch, and how long its first record waits."""
-LONGEST: Final = 4 * FLUSH_AT
-"""Bytes of the first frame of a batch, at most: what a receiver does in one go."""
+LONGEST: Final = 16 * FLUSH_AT
+"""Bytes of the first frame of a batch, at most: what a receiver does in one go. Room for telling what each of a
+session's subscriptions took."""
 
 _HEAD: Final = struct.Struct("<BxHIIIII16s")
 HEAD: Final = _HEAD.size
@@ -87,4 +88,4 @@ def clock(content: bytes, now: float) -> tuple[int, int]:
     has waited so far, both in milliseconds."""
     ttl, waited, stamped = _UNPACK_TIMES(content)
     passed = age(stamped, now)
-    return max(1, ttl - passed) if ttl else 0, waited + passed
+    return max(1, ttl - passed) if ttl else 0, min(waited + passed, 0xFFFFFFFF)

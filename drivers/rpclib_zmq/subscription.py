@@ -15,11 +15,8 @@ from rpclib_zmq.header import age
 if TYPE_CHECKING:
     from rpclib_zmq.driver import ZmqDriver
 
-_UNLIMITED = 400
-"""Messages of which half are told at once, when taken, where the prefetch is higher or there is none: the receiver
-lets 1000 be under way."""
-_MUCH = 2 * 1024 * 1024
-"""Bytes taken that the receiver is told of at once."""
+_PREFETCH = 1000
+"""What the receiver hands over at most before messages are taken, where the prefetch is higher or there is none."""
 
 
 class ZmqDelivery(Delivery):
@@ -47,7 +44,7 @@ class ZmqSubscription(Subscription):
         """What has arrived."""
         self._session = session
         self._number = number
-        self._half = min(prefetch or _UNLIMITED, _UNLIMITED) / 2
+        self._prefetch = min(prefetch or _PREFETCH, _PREFETCH)
         self._stopped = False
 
     @property
@@ -67,9 +64,7 @@ class ZmqSubscription(Subscription):
             if not delivery.ttl or passed < delivery.ttl:
                 delivery.waited = (delivery.waited + passed) / 1000
                 taken.append(delivery)
-        untold = self._session.credits.add(self._number, before - len(items), size)
-        if untold >= self._half or size >= _MUCH:
-            self._session.credits.tell()
+        self._session.credits.add(self._number, before - len(items), size, self._prefetch - len(items))
         return taken
 
     async def stop(self) -> None:

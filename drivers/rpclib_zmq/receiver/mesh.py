@@ -31,8 +31,9 @@ _INBOXES = 1000
 class Mesh:
     """All links of one receiver.
 
-    There is one link to each peer, over the connection that the smaller node made if both did. A peer learns
-    this machine's subscriptions as a snapshot and then as changes, and confirms each.
+    There is one link to each peer. The first stays, because replacing it would lose what is under way there; of two
+    made at the same time that of the smaller node. A peer learns this machine's subscriptions as a snapshot and
+    then as changes, and confirms each.
     """
 
     def __init__(self, router: Router, network: Network) -> None:
@@ -141,7 +142,7 @@ class Mesh:
             self._refuse(peer, f"this receiver speaks protocol {PROTOCOL}")
         elif node == self._router.node:
             self._refuse(peer, "itself")
-        elif existing is not None and existing.dialled and node > self._router.node:
+        elif existing is not None and existing.dialled:
             self._refuse(peer, "spare")
         else:
             send(self._network.inbound, peer, header.greeting(header.LINKED), self._greeting())

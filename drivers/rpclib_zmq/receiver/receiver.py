@@ -32,8 +32,8 @@ from rpclib_zmq.rundir import RunDir
 
 log = logging.getLogger("rpclib_zmq")
 
-_BATCHES = 32
-"""Batches read before what they caused is sent."""
+_TOGETHER = 4096
+"""Bytes of batches that are read before what they caused is sent."""
 _NB = int(zmq.NOBLOCK)
 _POLLIN = int(zmq.POLLIN)
 _FIRST_SESSION = 2.0
@@ -131,22 +131,25 @@ class Receiver:
         return now >= leave_by or (self._dismissed and not router.sessions)
 
     def _receive(self) -> None:
-        """Act on what has come; if it does not come fast, only on the first of it."""
+        """Act on what has come: on some of it, or on one batch where they do not come fast."""
         router, socket, now = self._router, self._socket, monotonic()
         recv, sessions, look = socket.recv, router.sessions, [(socket, _POLLIN)]
-        for _ in range(_BATCHES if self._several else 1):
+        left = _TOGETHER if self._several else 1
+        while left > 0:
             try:
                 peer = recv(_NB)
             except zmq.Again:
                 return
             frame = recv(_NB, False)
             frames = rest(socket, frame) if frame.more else ()
+            data = frame.bytes
             session = sessions.get(peer)
             if session is not None:
-                router.receive(session, frame.bytes, frames, now)
+                router.receive(session, data, frames, now)
             else:
-                self._stranger(peer, frame.bytes, frames)
-            if self._several and not zmq_poll(look, 0):
+                self._stranger(peer, data, frames)
+            left -= len(data) + 1
+            if left > 0 and not zmq_poll(look, 0):
                 return
 
     def _stranger(self, peer: bytes, data: bytes, frames: Sequence[zmq.Frame]) -> None:
@@ -226,8 +229,9 @@ class Receiver:
     def _turn_away(self) -> None:
         """Tell whoever connected at the last moment to start another receiver."""
         self._leave_by = 0.0
-        while self._sources.wait(0):
-            self._router.settle()
+        self._several = True
+        self._receive()
+        self._router.settle()
 
 
 def package_version() -> str:

@@ -81,7 +81,7 @@ class Router:
 
     def _read(self, session: Session, data: bytes, frames: Iterator[zmq.Frame], now: float) -> None:
         """The way of every message: few calls, and what can be is done once for the batch."""
-        find, left, debts = self.places.get, session.left, session.debts
+        find, lanes, debts = self.places.get, session.account.lanes, session.debts
         messages = total = offset = 0
         end = len(data)
         while offset < end:
@@ -107,13 +107,14 @@ class Router:
                 self.accept(message, debts, now)
                 if message.holds:
                     continue
-            counts = left.get(lane) or left.setdefault(lane, [0, 0])
+            counts = lanes.get(lane) or lanes.setdefault(lane, [0, 0])
             counts[0] += 1
             counts[1] += size
             messages += 1
             total += size
         if messages:
-            session.accounted(messages, total)
+            session.account.added(messages, total)
+            session.accounted()
         if next(frames, None) is not None:
             raise Broken("a frame was not announced")
 
@@ -257,7 +258,7 @@ class Router:
         done = not self.tally.held
         for session in list(self.sessions.values()):
             session.hush(not session.busy)
-            done = done and session.quiet
+            done = done and session.quiet and not session.stalled  # else replies wait for it, at nobody's expense
         self.settle()
         return done
 

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import zmq
 
 from rpclib_zmq import header
-from rpclib_zmq.header import ACCEPTED, DELIVER, NO_TAG, ONE, REDELIVER
+from rpclib_zmq.header import DELIVER, NO_TAG, ONE, REDELIVER
+from rpclib_zmq.receiver.account import Account
 from rpclib_zmq.receiver.debts import Debts
-from rpclib_zmq.receiver.limits import PREFETCH, REPORTED, REPORTED_BYTES, UNTAKEN_BYTES
+from rpclib_zmq.receiver.limits import PREFETCH, UNTAKEN_BYTES
 from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
 from rpclib_zmq.receiver.sockets import send
-from rpclib_zmq.records import FLUSH_AT, PACK, PACK_HOP, Record
+from rpclib_zmq.records import FLUSH_AT, PACK_HOP, Record
 
 if TYPE_CHECKING:
     from rpclib_zmq.receiver.place import Place
+
+_LONGEST_REASON = 1000
 
 
 class Subscription(Taker):
@@ -109,8 +112,7 @@ class Session(Sender):
         """Messages to be shared in the batch that has not been sent to it."""
         self.waiting = 0
         """Messages of it that wait at its expense."""
-        self.left: dict[int, list[int]] = {}
-        """Messages and bytes of it that left the queues and of which it was not told, by lane."""
+        self.account = Account()
         self.hushed = False
         """It was told that the receiver leaves."""
         self.quiet = False
@@ -124,8 +126,6 @@ class Session(Sender):
         self._out: list[bytes] = []
         self._frames: list[zmq.Frame] = []
         self._size = 0
-        self._unreported = 0
-        self._unreported_bytes = 0
 
     def __str__(self) -> str:
         return f"session {self.number} (pid {self.pid}, {self.program})"
@@ -157,8 +157,8 @@ class Session(Sender):
     def flush(self) -> None:
         """Send what was emitted, and tell what left the queues if that is much. Marks itself as gone when its
         connection no longer exists: what is `unsent` then was not handed over."""
-        if self._unreported >= REPORTED or self._unreported_bytes >= REPORTED_BYTES:
-            self._report()
+        if self.account.due:
+            self._out += self.account.report()
         if not self._out or self.gone:
             return
         data = b"".join(self._out)
@@ -171,11 +171,9 @@ class Session(Sender):
             self._due.add(self)
         self._frames.clear()
 
-    def accounted(self, messages: int, size: int) -> None:
-        """That much was added to what `left`."""
-        self._unreported += messages
-        self._unreported_bytes += size
-        if (self._unreported >= REPORTED or self._unreported_bytes >= REPORTED_BYTES) and not self.gone:
+    def accounted(self) -> None:
+        """Something was added to its account."""
+        if self.account.due and not self.gone:
             self._due.add(self)
 
     def kept(self, message: Message) -> None:
@@ -185,10 +183,8 @@ class Session(Sender):
     def accepted(self, message: Message) -> None:
         self.waiting -= 1
         self._tally.held -= message.size
-        left = self.left.get(message.serial) or self.left.setdefault(message.serial, [0, 0])
-        left[0] += 1
-        left[1] += message.size
-        self.accounted(1, message.size)
+        self.account.add(message.serial, message.size)
+        self.accounted()
 
     def hush(self, hushed: bool) -> None:
         """Ask it to send nothing new because the receiver leaves, or to go on until it has answered."""
@@ -206,13 +202,8 @@ class Session(Sender):
 
     def returned(self, content: bytes, frame: zmq.Frame | None, reason: bytes) -> None:
         """A message of it comes back."""
+        reason = reason[:_LONGEST_REASON]
         self.emit(PACK_HOP(header.UNDELIVERABLE, len(reason), 0), content, frame, reason)
 
     def worker_lost(self, message: Message) -> None:
         self.say(header.LOST, tag=message.tag)
-
-    def _report(self) -> None:
-        for lane, (messages, size) in self.left.items():
-            self._out.append(PACK(ACCEPTED, 0, lane, 0, size, 0, messages, NO_TAG))
-        self.left.clear()
-        self._unreported = self._unreported_bytes = 0

@@ -38,10 +38,10 @@ class Sources:
 
     def wait(self, seconds: float) -> bool:
         """Wait up to ``seconds`` for something to read and call the handlers. False: it had to be waited for."""
-        ready = [handler for socket, handler in self._sockets if zmq_poll(socket, 0)]
+        ready = {handler: True for socket, handler in self._sockets if zmq_poll(socket, 0)}
         at_once = bool(ready)
-        if not at_once:
-            ready = [self._files[file] for file, _ in self._epoll.poll(seconds)]
+        for file, _ in self._epoll.poll(0 if at_once else seconds):
+            ready[self._files[file]] = True
         for handler in ready:
             handler()
         return at_once

@@ -107,3 +107,15 @@ async def test_expired_calls_leave_the_queues(machine: Machine) -> None:
         assert machine.status()["events"]["expired"] > 40
         os.kill(worker.pid, signal.SIGCONT)
         assert await client.call("notes") == []
+
+
+async def test_thousands_of_subscriptions_at_once(machine: Machine) -> None:
+    """What one loop turn asks for may be more than fits one batch."""
+    async with rpclib.connect(machine.url) as rpc:
+        driver = rpc.connection.driver
+        assert driver is not None
+        addresses = [rpclib.Target(f"{number:080}", server="s" * 100).one() for number in range(6000)]
+        subscribed = [driver.subscribe(address, prefetch=1, arrived=lambda: None) for address in addresses]
+        subscriptions = await asyncio.gather(*subscribed)
+        assert len({subscription.address for subscription in subscriptions}) == 6000
+        assert await driver.subscribers(addresses[-1]) == 1

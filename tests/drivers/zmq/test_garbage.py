@@ -6,14 +6,17 @@ import asyncio
 import os
 import random
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
 
 import rpclib
 from rpclib_zmq import header
-from rpclib_zmq.header import Header
+from rpclib_zmq.header import PROTOCOL, Header
+from rpclib_zmq.records import LARGE, Record, read
 from rpclib_zmq.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -64,30 +67,59 @@ def test_random_bytes(machine: Machine) -> None:
     assert machine.receiver_pid() == pid
 
 
-def hello(socket: zmq.Socket[bytes]) -> int:
-    """Begin a session by hand; returns its number."""
-    socket.send_multipart([header.greeting(header.HELLO), b'{"protocol": 1, "pid": 1, "program": "by hand\\n"}'])
+def hello(socket: zmq.Socket[bytes], protocol: int = PROTOCOL) -> dict[str, Any]:
+    """Introduce a session by hand; returns the answer."""
+    greeting = b'{"protocol": %d, "pid": 1, "program": "by hand\\n"}' % protocol
+    socket.send_multipart([header.greeting(header.HELLO), greeting])
     assert socket.poll(5000)
-    return int(header.read_json(socket.recv_multipart()[1])["session"])
+    return header.read_json(socket.recv_multipart()[1])
+
+
+@contextmanager
+def by_hand(machine: Machine) -> Iterator[zmq.Socket[bytes]]:
+    """A socket of its own that is connected to the receiver."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        with context.socket(zmq.DEALER) as peer:
+            peer.connect(RunDir(machine.path).endpoint)
+            yield peer
+    finally:
+        context.destroy(linger=0)
+
+
+def next_record(peer: zmq.Socket[bytes]) -> Record:
+    """The next record that is no heartbeat."""
+    while True:
+        assert peer.poll(5000)
+        data, offset = peer.recv_multipart()[0], 0
+        while offset < len(data):
+            record, offset = read(data, offset)
+            if record.kind != header.PING:
+                return record
 
 
 def test_messages_of_every_shape(machine: Machine) -> None:
-    """Wrong frame counts, sizes, magic, kinds and names, before and after a greeting."""
+    """Wrong frame counts, sizes, magic, kinds and names, before and after a greeting; records before one."""
     machine.worker("t", "a")
     pid = machine.receiver_pid()
     generator = random.Random(5)
-    data = Header(header.DATA, ttl=1000, tag=b"t" * 16, name=b"Orpclib/t/").encode()
-    shapes = [[b""], [b"", b""], [data], [data, b"x", b"y"], [data[:20], b"x"], [b"XX" + data[2:], b"x"]]
+    head = Header(header.DATA, ttl=1000, tag=b"t" * 16, name=b"Orpclib/t/").encode()
+    data = Record(header.DATA, ttl=1000, tag=b"t" * 16, payload=b"no envelope", name=b"Orpclib/t/").encode()
+    large = Record(header.DATA, tag=b"t" * 16, size=LARGE, name=b"Orpclib/t/").encode()
+    shapes = [[b""], [b"", b""], [data[:20], b"x"], [b"XX" + head[2:], b"x"]]
+    for batch in (head, data, data[:-1], data[:50], data * 2000, large, large * 100):
+        shapes += [[batch, *[b"x" * size] * count] for count in (0, 1, 2, 1000) for size in (0, 1, LARGE)]
     shapes += [[generator.randbytes(generator.randrange(100)), b"x"] for _ in range(100)]
     shapes += [[b"RZ" + generator.randbytes(60), b"x"] for _ in range(200)]
-    shapes += [[Header(kind, number=1, value=0xFFFFFFFF, name=b"\xff" * 300).encode(), b""] for kind in range(40)]
-    shapes += [[data] + [b"x"] * 1000]
+    shapes += [[data + generator.randbytes(60)] for _ in range(100)]
+    for kind in range(40):
+        shapes += [[Header(kind, number=1, value=0xFFFFFFFF, name=b"\xff" * 300).encode(), b""]]
+        shapes += [[Record(kind, number=1, ttl=0xFFFFFFFF, value=0xFFFFFFFF, name=b"\xff" * 300).encode()]]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    quit_kind = header.QUIT
     try:
         for greet in (False, True):
             for shape in shapes:
-                if shape[0][2:3] == bytes([quit_kind]):
+                if shape[0][:3] == header.greeting(header.QUIT)[:3]:
                     continue  # whoever may connect may also end the receiver
                 with context.socket(zmq.DEALER) as peer:
                     peer.connect(RunDir(machine.path).endpoint)
@@ -100,42 +132,56 @@ def test_messages_of_every_shape(machine: Machine) -> None:
     assert serves(machine)
     assert machine.receiver_pid() == pid
     machine.wait_for(lambda: len(machine.status()["sessions"]) == 1, "the garbage to be forgotten")
+    assert machine.status()["held_bytes"] == 0
+
+
+def test_a_session_that_sends_garbage_is_told_why(machine: Machine) -> None:
+    machine.receiver()
+    with by_hand(machine) as peer:
+        hello(peer)
+        peer.send(Record(header.DATA, size=LARGE, name=b"Orpclib/t/").encode())
+        refused = next_record(peer)
+        assert (refused.kind, refused.number) == (header.REFUSED, 0)
+        assert refused.name == b"it sent a batch that is none: a frame is not as announced"
+    assert machine.status()["sessions"] == []
+
+
+def test_a_session_of_another_protocol_is_told_which_the_receiver_speaks(machine: Machine) -> None:
+    machine.receiver()
+    with by_hand(machine) as peer:
+        answer = hello(peer, protocol=PROTOCOL - 1)
+        assert answer["protocol"] == PROTOCOL
+        assert "session" not in answer
+        peer.send_multipart([Header(header.PING).encode(), b""])  # as sessions of protocol 1 do
+        machine.wait_for(lambda: machine.status()["strangers"] == 1, "the message to be counted")
+    assert machine.status()["sessions"] == []
 
 
 def test_inboxes_of_others_cannot_be_taken(machine: Machine) -> None:
     machine.worker("t", "a")
     node = machine.status()["node"]
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        with context.socket(zmq.DEALER) as peer:
-            peer.connect(RunDir(machine.path).endpoint)
-            number = hello(peer)
-            for name in (
-                b"I%s.1.1" % node.encode(),
-                b"I" + b"0" * 16 + b".%x.1" % number,
-                b"Orpclib/t",
-                b"Ano/t/x",
-            ):
-                peer.send_multipart([Header(header.SUBSCRIBE, number=7, value=1, name=name).encode(), b""])
-                while (head := header.decode(peer.recv_multipart()[0])) and head.kind == header.PING:
-                    pass
-                assert head is not None
-                assert (head.kind, head.number) == (header.REFUSED, 7), name
-    finally:
-        context.destroy(linger=0)
+    with by_hand(machine) as peer:
+        number = hello(peer)["session"]
+        for name in (
+            b"I%s.1.1" % node.encode(),
+            b"I" + b"0" * 16 + b".%x.1" % number,
+            b"Orpclib/t",
+            b"Ano/t/x",
+        ):
+            peer.send(Record(header.SUBSCRIBE, number=7, value=1, name=name).encode())
+            answer = next_record(peer)
+            assert (answer.kind, answer.number) == (header.REFUSED, 7), name
 
 
-def test_a_session_that_sends_more_than_it_may_is_ended(machine: Machine) -> None:
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_a_session_that_sends_more_than_it_may_is_ended(machine: Machine, at_once: int) -> None:
     machine.worker("t", "a", workers=1)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        with context.socket(zmq.DEALER) as peer:
-            peer.connect(RunDir(machine.path).endpoint)
-            hello(peer)
-            data = Header(header.DATA, name=b"Orpclib/t/a").encode()
-            os.kill(machine.status()["sessions"][0]["pid"], 19)
-            for _ in range(9000):
-                peer.send_multipart([data, b"not an envelope"])
-            machine.wait_for(lambda: len(machine.status()["sessions"]) == 1, "its end")
-    finally:
-        context.destroy(linger=0)
+    with by_hand(machine) as peer:
+        hello(peer)
+        data = Record(header.DATA, payload=b"not an envelope", name=b"Orpclib/t/a").encode()
+        os.kill(machine.status()["sessions"][0]["pid"], 19)
+        for _ in range(9000 // at_once):
+            peer.send(data * at_once)
+        refused = next_record(peer)
+        assert (refused.kind, refused.name) == (header.REFUSED, b"it sends faster than it may")
+        machine.wait_for(lambda: len(machine.status()["sessions"]) == 1, "its end")

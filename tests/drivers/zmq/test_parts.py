@@ -15,7 +15,8 @@ from rpclib_zmq.header import Header, age, decode, is_name, milliseconds, name_o
 from rpclib_zmq.options import NetworkOptions, ZmqOptions, is_loopback
 from rpclib_zmq.outbox import Outbox
 from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
-from rpclib_zmq.receiver.place import Everyone, Shared
+from rpclib_zmq.receiver.place import Everyone, Place, Shared
+from rpclib_zmq.records import PACK_CONTENT
 
 u32 = st.integers(0, 0xFFFFFFFF)
 
@@ -60,9 +61,14 @@ def test_times() -> None:
 class Source(Sender):
     def __init__(self, local: bool = True) -> None:
         self.local = local
+        self.waiting: list[bytes] = []
         self.released: list[bytes] = []
 
+    def kept(self, message: Message) -> None:
+        self.waiting.append(body_of(message))
+
     def accepted(self, message: Message) -> None:
+        self.waiting.remove(body_of(message))
         self.released.append(body_of(message))
 
     def undeliverable(self, message: Message, reason: str) -> None: ...
@@ -97,7 +103,17 @@ def body_of(message: Message) -> bytes:
 
 
 def message(sender: Sender, body: int, ttl: int = 0) -> Message:
-    return Message(sender, 1, 0, header.NO_TAG, b"Oe/t/", b"%d" % body, 0.0, ttl, 0)
+    payload = b"%d" % body
+    content = PACK_CONTENT(len(payload), ttl, 0, stamp(0.0), header.NO_TAG) + payload
+    return Message(sender, 1, 0, header.NO_TAG, b"Oe/t/", content, None, len(payload))
+
+
+def bring(place: Place, source: Source, body: int) -> None:
+    """As a receiver does: what need not wait is accepted at once."""
+    brought = message(source, body)
+    assert place.put(brought, 0)
+    if not brought.holds:
+        source.released.append(body_of(brought))
 
 
 def test_a_shared_place_prefers_the_idle_and_takes_turns() -> None:
@@ -144,52 +160,89 @@ def test_everyone_gets_a_copy_and_the_slowest_holds_the_sender() -> None:
     place, source, quick, slow = Everyone(b"Ae/t", Tally()), Source(), Sink(9), Sink(0)
     for sink in (quick, slow):
         place.add(sink)
-    place.put(message(source, 1), 0)
-    assert (quick.got, source.released) == ([b"1"], [])
+    bring(place, source, 1)
+    assert (quick.got, source.waiting, source.released) == ([b"1"], [b"1"], [])
     slow.window = 9
     place.serve(slow, 0)
-    assert (slow.got, source.released) == ([b"1"], [b"1"])
+    assert (slow.got, source.waiting, source.released) == ([b"1"], [], [b"1"])
 
 
 def test_a_stalled_taker_holds_nobody() -> None:
     tally = Tally()
     place, source, sink = Everyone(b"Ae/t", tally), Source(), Sink(0)
     place.add(sink)
-    place.put(message(source, 0), 0)
+    bring(place, source, 0)
     sink.stalled = True
     place.stall(sink)
     for number in range(1, 1500):
-        place.put(message(source, number), 0)
-    assert len(source.released) == 1500
+        bring(place, source, number)
+    assert (len(source.released), source.waiting) == (1500, [])
     assert tally.events["missed"] == 500
 
 
 def test_the_outbox_keeps_lanes_apart() -> None:
     sent: list[bytes] = []
-    outbox = Outbox(lambda head, body: sent.append(body))
+    outbox = Outbox(lambda head, body, name: sent.append(body))
     outbox.open(2, 1000)
-    a, b = outbox.lane(b"Oe/a/"), outbox.lane(b"Oe/b/")
-    assert outbox.lane(b"Oe/a/") is a
-    assert outbox.lane(b"I1.1.1") is outbox.lane(b"I2.2.2")
+    a, b = outbox.route(b"Oe/a/"), outbox.route(b"Oe/b/")
+    assert outbox.route(b"Oe/a/").lane is a.lane
+    inboxes = outbox.route(b"I1.1.1"), outbox.route(b"I2.2.2")
+    assert inboxes[0].lane is inboxes[1].lane
     for body in (b"a1", b"a2", b"a3", b"a4"):
-        outbox.put(a, b"Oe/a/", body, None, b"")
-    outbox.put(b, b"Oe/b/", b"b1", None, b"")
+        outbox.put(a, body, None, b"")
+    outbox.put(b, b"b1", None, b"")
     assert sent == [b"a1", b"a2", b"b1"]
     assert outbox.waiting == 2
-    outbox.accepted(a.number, 1, 2)
+    outbox.accepted(a.lane.number, 1, 2)
     assert sent[3:] == [b"a3"]
     outbox.accepted(4711, 1, 1)
-    outbox.accepted(a.number, 2, 4)
+    outbox.accepted(a.lane.number, 2, 4)
     assert (sent[4:], outbox.waiting) == ([b"a4"], 0)
+
+
+def test_lanes_share_the_window_of_the_session() -> None:
+    sent: list[bytes] = []
+    outbox = Outbox(lambda head, body, name: sent.append(body))
+    outbox.open(2, 1000)
+    routes = [outbox.route(b"Oe/%d/" % number) for number in range(6)]
+    for number, route in enumerate(routes):
+        for _ in range(2):
+            outbox.put(route, b"%d" % number, None, b"")
+    assert sent == [b"0", b"0", b"1", b"1", b"2", b"2", b"3", b"3"]
+    outbox.accepted(routes[0].lane.number, 2, 2)
+    assert sent[8:] == [b"4", b"4"], "room that one lane leaves is for all"
+    outbox.accepted(routes[1].lane.number, 2, 2)
+    assert (sent[10:], outbox.waiting) == ([b"5", b"5"], 0)
+
+
+def test_a_full_outbox_says_so() -> None:
+    outbox = Outbox(lambda head, body, name: None)
+    outbox.open(1, 1000)
+    route = outbox.route(b"Oe/a/")
+    told = [outbox.put(route, b"x", None, b"") for _ in range(1001)]
+    assert told == [False] * 1000 + [True]
+    outbox.accepted(route.lane.number, 1, 1)
+    assert not outbox.full
+
+
+def test_what_expires_while_it_waits_is_not_sent() -> None:
+    sent: list[bytes] = []
+    outbox = Outbox(lambda head, body, name: sent.append(body))
+    outbox.open(1, 1000)
+    route = outbox.route(b"Oe/a/")
+    for body, ttl in ((b"1", None), (b"2", 0.0), (b"3", 60.0)):
+        outbox.put(route, body, ttl, b"")
+    outbox.accepted(route.lane.number, 1, 1)
+    assert (sent, outbox.waiting) == ([b"1", b"3"], 0)
 
 
 def test_a_large_message_needs_any_room_at_all() -> None:
     sent: list[bytes] = []
-    outbox = Outbox(lambda head, body: sent.append(body))
+    outbox = Outbox(lambda head, body, name: sent.append(body))
     outbox.open(100, 10)
-    lane = outbox.lane(b"Oe/a/")
-    outbox.put(lane, b"Oe/a/", b"x" * 50, None, b"")
-    outbox.put(lane, b"Oe/a/", b"y", None, b"")
+    route = outbox.route(b"Oe/a/")
+    outbox.put(route, b"x" * 50, None, b"")
+    outbox.put(route, b"y", None, b"")
     assert sent == [b"x" * 50]
 
 

@@ -206,3 +206,18 @@ async def test_calls_go_on_while_the_receiver_is_restarted(machine: Machine) -> 
             assert machine.receiver_pid() != pid
         stop.set()
         await asyncio.gather(*callers)
+
+
+async def test_casts_outlive_a_stopped_receiver(machine: Machine) -> None:
+    """It leaves when its sessions have sent what they hold and workers have taken what it was given."""
+    machine.worker("t", "a", workers=1)
+    async with rpclib.connect(machine.url) as rpc:
+        client = rpc.client("t", timeout=30)
+        pid = machine.receiver_pid()
+        for number in range(1500):
+            await client.cast("note", number=number, pause=0.001)
+        os.kill(pid, signal.SIGTERM)
+        while len(notes := await client.call("notes")) < 1500:
+            await asyncio.sleep(0.02)
+        assert notes == list(range(1500))
+        await machine.until(lambda: machine.status().get("pid", pid) != pid, "the next receiver")

@@ -1,0 +1,260 @@
+"""What the receiver makes of batches: the router with real sockets, and sessions made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rpclib_zmq import header
+from rpclib_zmq.header import NO_TAG, stamp
+from rpclib_zmq.receiver.requests import Requests
+from rpclib_zmq.receiver.router import Router
+from rpclib_zmq.receiver.session import Session
+from rpclib_zmq.receiver.sockets import router_socket, send
+from rpclib_zmq.records import HEAD, LARGE, LONGEST, Record, read
+
+NODE = "ab" * 8
+u32 = st.integers(0, 0xFFFFFFFF)
+
+
+def _records(data: bytes) -> Iterator[Record]:
+    offset = 0
+    while offset < len(data):
+        record, offset = read(data, offset)
+        yield record
+
+
+class Desk:
+    """A router with real sockets and two sessions: an asker with an inbox, and a worker."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._context = context
+        self._socket = router_socket(context)
+        self._socket.bind("inproc://desk")
+        self._peers: dict[int, zmq.Socket[bytes]] = {}
+        self.router = Router(NODE, self._socket)
+        Requests(self.router)
+        self.asker, self.worker = self.session(), self.session()
+        self.inbox = header.inbox_prefix(NODE, self.asker.number) + b"1"
+        self.ask(self.asker, Record(header.SUBSCRIBE, 1, name=self.inbox))
+        self.ask(self.worker, Record(header.SUBSCRIBE, 1, value=100, name=b"Oe/t/"))
+        assert [self.heard(session)[0].kind for session in (self.asker, self.worker)] == [header.SUBSCRIBED] * 2
+
+    def session(self) -> Session:
+        peer = self._context.socket(zmq.DEALER)
+        peer.setsockopt(zmq.LINGER, 0)
+        peer.connect("inproc://desk")
+        peer.send(b"")
+        session = self.router.greet(self._socket.recv(), 1, "test", monotonic())
+        self._socket.recv()
+        self._peers[session.number] = peer
+        return session
+
+    def ask(self, session: Session, *batch: Record | bytes, frames: list[bytes] | None = None) -> None:
+        data = b"".join(record.encode() if isinstance(record, Record) else record for record in batch)
+        self.router.receive(session, data, [zmq.Frame(frame) for frame in frames or []], monotonic())
+        self.router.settle()
+
+    def heard(self, session: Session) -> list[Record]:
+        """What was sent to a session since the last time, payloads filled in."""
+        found = []
+        while self._peers[session.number].poll(0):
+            data, *frames = self._peers[session.number].recv_multipart()
+            found += [
+                record if record.size < LARGE else record._replace(payload=frames.pop(0))
+                for record in _records(data)
+            ]
+            assert not frames
+        return found
+
+    def leave(self, session: Session) -> None:
+        """End a session's connection; returns when zmq has noticed."""
+        self._peers.pop(session.number).close()
+        while send(self._socket, session.peer, b""):
+            pass
+
+
+@contextmanager
+def opened() -> Iterator[Desk]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        yield Desk(context)
+    finally:
+        context.destroy(linger=0)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with opened() as made:
+        yield made
+
+
+def data(name: bytes, payload: bytes = b"", tag: bytes = NO_TAG, lane: int = 1) -> Record:
+    return Record(header.DATA, lane, value=stamp(monotonic()), tag=tag, payload=payload, name=name)
+
+
+def test_a_call_goes_there_and_back(desk: Desk) -> None:
+    tags = [b"%016d" % number for number in range(50)]
+    desk.ask(desk.asker, *(data(b"Oe/t/", b"ask", tag) for tag in tags))
+    got = desk.heard(desk.worker)
+    assert [(record.kind, record.number, record.tag, record.payload) for record in got] == [
+        (header.DELIVER, 1, tag, b"ask") for tag in tags
+    ]
+    assert (len(desk.worker.debts), len(desk.worker.subscriptions[1].untaken)) == (50, 50)
+    desk.ask(
+        desk.worker, Record(header.TAKEN, 1, value=50, ttl=150), *(data(desk.inbox, b"!", tag) for tag in tags)
+    )
+    assert [record.tag for record in desk.heard(desk.asker)] == tags
+    assert (len(desk.worker.debts), len(desk.worker.subscriptions[1].untaken)) == (0, 0)
+    assert (desk.worker.subscriptions[1].messages, desk.worker.subscriptions[1].bytes) == (0, 0)
+    assert (desk.router.tally.held, desk.asker.waiting) == (0, 0)
+
+
+def test_large_payloads_keep_their_places(desk: Desk) -> None:
+    bodies = [b"a" * LARGE, b"small", b"b" * (LARGE + 1), b"c" * (LARGE - 1)]
+    batch = [data(b"Oe/t/", body) for body in bodies]
+    batch = [
+        record if len(record.payload) < LARGE else record._replace(payload=b"", size=len(record.payload))
+        for record in batch
+    ]
+    desk.ask(desk.asker, *batch, frames=[bodies[0], bodies[2]])
+    assert [record.payload for record in desk.heard(desk.worker)] == bodies
+
+
+def test_a_batch_that_could_not_be_sent_is_not_called_redelivered(desk: Desk) -> None:
+    """What a worker had been sent may have run; what waited for the end of the turn has not."""
+    desk.ask(desk.asker, data(b"Oe/t/", b"sent"))
+    assert len(desk.heard(desk.worker)) == 1
+    desk.leave(desk.worker)
+    heir = desk.session()
+    heir_batch = Record(header.SUBSCRIBE, 1, value=100, name=b"Oe/t/").encode()
+    desk.router.receive(desk.asker, data(b"Oe/t/", b"unsent").encode(), [], monotonic())
+    desk.router.receive(heir, heir_batch, [], monotonic())
+    desk.router.settle()
+    got = [(record.kind, record.payload) for record in desk.heard(heir) if record.kind != header.SUBSCRIBED]
+    assert got == [(header.REDELIVER, b"sent"), (header.DELIVER, b"unsent")]
+    assert desk.worker.number not in desk.router.numbered
+
+
+def test_credit_in_pieces_reports_what_left_the_queues(desk: Desk) -> None:
+    desk.ask(desk.asker, *(data(b"Oe/t/", b"x") for _ in range(500)))
+    assert (len(desk.heard(desk.worker)), desk.asker.waiting, desk.router.tally.held) == (100, 400, 400)
+    for _ in range(5):
+        desk.ask(desk.worker, Record(header.TAKEN, 1, value=100, ttl=100))
+    assert len(desk.heard(desk.worker)) == 400
+    told = [(record.kind, record.number, record.value, record.ttl) for record in desk.heard(desk.asker)]
+    assert sum(value for kind, lane, value, _ in told if (kind, lane) == (header.ACCEPTED, 1)) == 500
+    assert sum(size for *_, size in told) == 500
+    assert (desk.asker.waiting, desk.router.tally.held) == (0, 0)
+
+
+LARGE_ONE = Record(header.DATA, 1, size=LARGE, name=b"Oe/t/")
+
+
+@pytest.mark.parametrize(
+    ("batch", "frames", "reason"),
+    [
+        (b"x", [], "40 bytes"),
+        (data(b"Oe/t/", b"x" * 50).encode()[:-1], [], "longer than the batch"),
+        (Record(header.SUBSCRIBE, 9, name=b"Oe/t/x").encode()[:-1], [], "longer than its batch"),
+        (Record(header.DATA, 1, size=100, name=b"").encode(), [], "longer than the batch"),
+        (Record(200).encode(), [], "unknown kind 200"),
+        (b"RZ" + bytes(60), [], "unknown kind 82"),
+        (LARGE_ONE.encode(), [], "not as announced"),
+        (LARGE_ONE.encode(), [b"x"], "not as announced"),
+        (LARGE_ONE.encode(), [b"x" * LARGE] * 2, "not announced"),
+        (Record(header.PING, size=LARGE).encode(), [b"x" * LARGE], "not announced"),
+        (data(b"Oe/t/").encode(), [b"x"], "not announced"),
+        (Record(header.PING).encode() * (LONGEST // HEAD + 1), [], "too long"),
+    ],
+)
+def test_a_broken_batch_ends_its_session_and_says_why(
+    desk: Desk, batch: bytes, frames: list[bytes], reason: str
+) -> None:
+    desk.ask(desk.asker, data(b"Oe/t/", b"before"), frames=None)
+    desk.ask(desk.asker, batch, frames=frames)
+    refused = desk.heard(desk.asker)[-1]
+    assert (refused.kind, refused.number) == (header.REFUSED, 0)
+    assert reason in refused.name.decode()
+    assert desk.asker.number not in desk.router.numbered
+    assert desk.heard(desk.worker)[0].payload == b"before"
+
+
+def test_thousands_of_records_are_one_batch(desk: Desk) -> None:
+    desk.ask(desk.asker, *[Record(header.PING)] * 5000)
+    assert desk.asker.number in desk.router.numbered
+
+
+def test_a_message_without_a_name_comes_back(desk: Desk) -> None:
+    desk.ask(desk.asker, data(b"", b"whither", b"t" * 16))
+    [back] = desk.heard(desk.asker)
+    assert (back.kind, back.payload, back.tag) == (header.UNDELIVERABLE, b"whither", b"t" * 16)
+
+
+def test_what_follows_a_farewell_is_ignored(desk: Desk) -> None:
+    desk.ask(desk.asker, Record(header.BYE), data(b"Oe/t/", b"late"), Record(200))
+    assert [record.kind for record in desk.heard(desk.asker)] == [header.BYE]
+    assert desk.heard(desk.worker) == []
+
+
+def test_a_receiver_does_not_leave_while_a_stalled_session_has_not_got_its_replies(desk: Desk) -> None:
+    desk.ask(desk.asker, data(b"Oe/t/", b"ask", b"t" * 16))
+    desk.worker.heard = monotonic() + 60
+    desk.router.tick(monotonic() + 3)
+    assert (desk.asker.stalled, desk.worker.stalled) == (True, False)
+    desk.ask(desk.worker, Record(header.TAKEN, 1, value=1, ttl=3), data(desk.inbox, b"!", b"t" * 16))
+
+    def confirmed(session: Session) -> None:
+        hushes = [record.number for record in desk.heard(session) if record.kind == header.LEAVING]
+        desk.ask(session, *(Record(header.LEAVING, number) for number in hushes))
+
+    assert not desk.router.wind_down()
+    confirmed(desk.worker)
+    desk.asker.confirm(1)
+    assert not desk.router.wind_down()
+    desk.ask(desk.asker, Record(header.PING))
+    assert [record.payload for record in desk.heard(desk.asker) if record.kind == header.DELIVER] == [b"!"]
+    assert desk.router.wind_down()
+
+
+kinds = st.sampled_from([header.DATA, header.TAKEN, header.SUBSCRIBE, header.STOP, header.RELEASE, header.COUNT])
+likely = st.builds(
+    Record,
+    kind=kinds,
+    number=st.integers(0, 3),
+    ttl=st.integers(0, 5) | u32,
+    waited=u32,
+    value=st.integers(0, 5) | u32,
+    size=st.sampled_from([0, 0, 0, 4, LARGE]),
+    tag=st.sampled_from([NO_TAG, b"a" * 16, b"b" * 16]),
+    payload=st.binary(max_size=3),
+    name=st.sampled_from([b"Oe/t/", b"Ae/t", b"Oe/none/", b"I" + NODE.encode() + b".1.1", b"I", b""]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(batches=st.lists(st.lists(likely, max_size=10), max_size=10), cut=st.integers(0, 100))
+def test_no_batch_makes_the_router_stumble(batches: list[list[Record]], cut: int) -> None:
+    """Whatever sessions send, the last batch perhaps cut off: nothing of it is left once they are gone."""
+    with opened() as desk:
+        one, two = desk.session(), desk.session()
+        for number, batch in enumerate(batches):
+            session = (one, two)[number % 2]
+            data = b"".join(record.encode() for record in batch)
+            if session.number in desk.router.numbered:
+                desk.ask(session, data[: len(data) - cut] if number == len(batches) - 1 else data)
+            desk.router.tick(monotonic())
+        for session in (one, two):
+            if session.number in desk.router.numbered:
+                desk.ask(session, Record(header.BYE))
+        worker = desk.worker.subscriptions[1]
+        desk.ask(desk.worker, Record(header.TAKEN, 1, value=worker.messages, ttl=worker.bytes))
+        assert (worker.messages, worker.bytes, len(worker.untaken)) == (0, 0, 0)
+        assert (desk.router.tally.held, list(desk.router.numbered)) == (0, [1, 2])
+        assert set(desk.router.places) == {b"Oe/t/", desk.inbox}
