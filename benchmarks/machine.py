@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sysconfig
+import sys
 from pathlib import Path
 
 
@@ -21,8 +21,7 @@ def describe() -> dict[str, str | int | float]:
 
 
 def _build() -> str:
-    optimised = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
-    return "optimised build" if optimised else "plain build"
+    return "the distribution's" if sys.base_prefix == "/usr" else "built apart"
 
 
 def _field(file: str, name: str, separator: str = ":") -> str:

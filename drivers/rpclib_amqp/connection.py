@@ -62,7 +62,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         self._reached: list[codec.Receiver] = []
         self.telling = False
         self.on_told: Callable[[], None] = lambda: None
-        self.on_written: Callable[[int], None] = lambda size: None
+        self.on_written: Callable[[int], None] = lambda frames: None
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
         super().__init__(
@@ -129,7 +129,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             self._out_size = 0
             if self._stream is not None and not self._stream.is_closing():
                 self._stream.write(data)
-                self.on_written(len(data))
+                self.on_written(self.frames_sent)
 
     def _turn(self) -> None:
         # Where messages come one by one, the first of a turn need not wait for others.

@@ -1,7 +1,7 @@
 """How far the broker may lag behind a sender.
 
-Kernels on both sides buffer tens of megabytes, seconds of small messages: calls would wait behind them, and a
-healthy session would look dead. So the broker is asked now and then how far it has got.
+Kernels on both sides buffer megabytes, seconds of small messages: calls would wait behind them, and a healthy
+session would look dead. So the broker is asked now and then how far it has got.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 from rpclib_amqp.channel import Channel, ChannelClosed
 
-ASK_EVERY = 256 * 1024
-"""Bytes."""
-AHEAD_AT_MOST = 1024 * 1024
-"""Bytes on their way, with which the sender is congested."""
+ASK_EVERY = 7_500
+"""Frames; a small message has three, a long one as many more as its body."""
+AHEAD_AT_MOST = 30_000
+"""Frames on their way, with which the sender is congested. Not bytes: what takes the broker its time is messages,
+and the kernels' buffers hold few that are long."""
 
 
 class Window:
@@ -26,29 +27,29 @@ class Window:
         self._channel = channel
         self._pressure = pressure
         self._loop = asyncio.get_running_loop()
-        self._ahead = 0
-        self._unasked = 0
-        """The last of those bytes, which no question follows yet."""
+        self._written = 0
+        self._asked = 0
+        """Those that a question follows."""
+        self._answered = 0
 
-    def written(self, size: int) -> None:
-        """So many bytes more have been written to the channel's connection."""
-        if self._unasked < ASK_EVERY <= self._unasked + size:
+    def written(self, frames: int) -> None:
+        """So many frames have been written to the channel's connection in all."""
+        before, self._written = self._written, frames
+        if before - self._asked < ASK_EVERY <= frames - self._asked:
             self._loop.call_soon(self._ask)  # now it could come between the frames of a message
-        self._unasked += size
-        self._ahead += size
-        if self._ahead >= AHEAD_AT_MOST:
+        if frames - self._answered >= AHEAD_AT_MOST:
             self._pressure(self, True)
 
     def _ask(self) -> None:
-        size, self._unasked = self._unasked, 0
+        self._asked = self._written
         try:  # a channel does what it is asked in its order among the messages
             answer = self._channel.request(self._channel.basic_qos, prefetch_count=0)
         except ChannelClosed:
             return
-        answer.add_done_callback(partial(self._on_answer, size))
+        answer.add_done_callback(partial(self._on_answer, self._asked))
 
-    def _on_answer(self, size: int, answer: asyncio.Future[Any]) -> None:
+    def _on_answer(self, asked: int, answer: asyncio.Future[Any]) -> None:
         if not answer.cancelled() and answer.exception() is None:
-            self._ahead -= size
-            if self._ahead < AHEAD_AT_MOST:
+            self._answered = asked
+            if self._written - asked < AHEAD_AT_MOST:
                 self._pressure(self, False)
