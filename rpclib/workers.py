@@ -71,6 +71,8 @@ class Workers:
     async def close(self) -> None:
         """Cancel what still runs; its callers are told WorkerLost."""
         self._closing = True
+        unbegun = self._rpc.crew.withdraw(self)  # at once: the others of the crew would go on with it
+        self.count -= len(unbegun)
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
@@ -78,7 +80,7 @@ class Workers:
             _, deaf = await asyncio.wait(tasks, timeout=_CANCEL_WITHIN)
             if deaf:
                 log.error("%d endpoints went on after they were cancelled; they are left alone", len(deaf))
-        for request, *_ in self._rpc.crew.withdraw(self):
+        for request, *_ in unbegun:
             error = WorkerLost(f"the server was stopped before it ran {request.method}", maybe_executed=False)
             if request.kind == CALL:
                 self._rpc.replies.answer_now(request, refusal(request, error))

@@ -280,9 +280,13 @@ async def test_refusals(caplog: pytest.LogCaptureFixture) -> None:
         assert max(len(sent.body) for sent in server.world.sent) < 2000
 
 
-async def test_what_was_taken_but_not_begun_when_the_workers_end_is_told() -> None:
+@pytest.mark.parametrize("another_runs", [False, True])
+async def test_what_was_taken_but_not_begun_when_the_workers_end_is_told(another_runs: bool) -> None:
     service = Service()
     async with serving(service) as server:
+        if another_runs:  # which the end waits for, while the crew goes on
+            server.put("wait")
+            await until(lambda: service.running)
         call, cast = server.body("echo"), server.body("echo", kind=CAST)
         server.server._running.start(Delivery(call))
         server.server._running.start(Delivery(cast))

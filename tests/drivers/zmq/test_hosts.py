@@ -179,8 +179,17 @@ async def test_a_receiver_started_on_demand_listens_too(
 
 
 async def test_the_file_matchmaker_is_read_again(
-    machines: Callable[[], Machine], addresses: Callable[[], str], tmp_path: Path
+    machines: Callable[[], Machine],
+    addresses: Callable[[], str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    said: list[str] = []
+
+    def failed() -> bool:
+        said.append(capfd.readouterr().err)
+        return "the matchmaker fails" in "".join(said)
+
     a, b, at_a, at_b = machines(), machines(), addresses(), addresses()
     ring = tmp_path / "ring"
     ring.write_text(f"{at_a}  # this machine itself\n")
@@ -189,7 +198,7 @@ async def test_the_file_matchmaker_is_read_again(
     ring.write_text(f"{at_a}\n{at_b}\n")
     a.wait_for(lambda: linked(a, b), "the link")
     ring.unlink()
-    await asyncio.sleep(1.5)  # long enough for the matchmaker to have failed
+    a.wait_for(failed, "the failure of the matchmaker")
     assert linked(a, b), "a store that is lost stops nothing"
     ring.write_text(f"{at_a}\n")
     a.wait_for(lambda: linked(a) and linked(b), "the end of the link")
