@@ -23,6 +23,7 @@ from rpclib.errors import (
     Overloaded,
     UnsupportedVersion,
 )
+from rpclib.memory import keep_freed
 
 if TYPE_CHECKING:
     from rpclib.transport import Transport
@@ -172,8 +173,8 @@ class Client:
                 context or None,
                 rpc.caller,
             )
-            if len(body) > rpc.max_body:
-                raise self._too_large(method, body)
+            if len(body) > rpc.short:
+                self._long(method, body)
             try:
                 driver.send(self._route if driver is self._driver else self._routed(driver), body, timeout, ident)
                 break
@@ -214,8 +215,8 @@ class Client:
             context or None,
             rpc.caller,
         )
-        if len(body) > rpc.max_body:
-            raise self._too_large(method, body)
+        if len(body) > rpc.short:
+            self._long(method, body)
         driver = rpc.connection.driver
         end = 0.0
         while True:
@@ -240,12 +241,15 @@ class Client:
         self._route, self._driver = driver.route(self._address), driver
         return self._route
 
-    def _too_large(self, method: str, body: bytes) -> MessageTooLarge:
+    def _long(self, method: str, body: bytes) -> None:
+        """What a long message takes. Raises MessageTooLarge."""
+        keep_freed()
         rpc = self._rpc
-        return MessageTooLarge(
-            f"the arguments of {method} take {len(body)} bytes; {rpc.resolved.url.scheme}:// carries at most "
-            f"{rpc.max_body}. Send less, or a reference"
-        )
+        if len(body) > rpc.max_body:
+            raise MessageTooLarge(
+                f"the arguments of {method} take {len(body)} bytes; {rpc.resolved.url.scheme}:// carries at most "
+                f"{rpc.max_body}. Send less, or a reference"
+            )
 
     async def _wait(self, timeout: float, method: str) -> tuple[Driver, float]:
         """A session that takes a message, and the seconds that are left."""

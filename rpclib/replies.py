@@ -22,6 +22,7 @@ from rpclib.errors import (
     details_of,
     type_name,
 )
+from rpclib.memory import keep_freed
 from rpclib.serializer import SCALARS
 
 if TYPE_CHECKING:
@@ -49,14 +50,20 @@ class Replies:
             if type(result) not in SCALARS:
                 serializer.check_value(result, "the result of ", request.method)
             body = encode_result(request.id, result)
-            if len(body) > self._rpc.max_body:
-                raise MessageTooLarge(
-                    f"the result of {request.method} takes {len(body)} bytes; at most {self._rpc.max_body} travel"
-                )
+            if len(body) > self._rpc.short:
+                self._long(request, body)
         except (SerializationError, MessageTooLarge) as error:
             log.error("%s ran, but its result cannot be sent: %s", request.method, error)
             return refusal(request, error)
         return body
+
+    def _long(self, request: Request, body: bytes) -> None:
+        """What a long message takes. Raises MessageTooLarge."""
+        keep_freed()
+        if len(body) > self._rpc.max_body:
+            raise MessageTooLarge(
+                f"the result of {request.method} takes {len(body)} bytes; at most {self._rpc.max_body} travel"
+            )
 
     def answer_now(self, request: Request, body: bytes) -> bool:
         """Send an answer if that needs no waiting. False if it does, or the dead session has not taken it."""

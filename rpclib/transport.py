@@ -34,6 +34,7 @@ from rpclib.errors import (
 )
 from rpclib.intake import Intake
 from rpclib.liveness import Liveness
+from rpclib.memory import LONG
 from rpclib.replies import Replies
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Transport(Listener):
         """The key of the live session's inbox."""
         self.max_body = envelope.MAX_BODY
         """The longest envelope that can be sent, in bytes."""
+        self.short = LONG
+        """Bytes up to which an envelope is not long (see `rpclib.memory`), nor too long."""
         self.alive: bytes | None = None
         """The id of the last ALIVE envelope that came back."""
         self._first = int.from_bytes(os.urandom(8)) << 64
@@ -243,6 +246,7 @@ class Transport(Listener):
 
     def opened(self, driver: Driver) -> None:
         self.max_body = min(envelope.MAX_BODY, driver.max_body)
+        self.short = min(LONG, self.max_body)
         if self._intake is not None:
             self.inbox = self._intake.key
             self.counters.reconnects += 1

@@ -14,7 +14,7 @@ CORE = sorted((ROOT / "rpclib").rglob("*.py"))
 DRIVERS = sorted((ROOT / "drivers").rglob("*.py"))
 EVERYTHING = CORE + DRIVERS + sorted((ROOT / "tests").rglob("*.py"))
 
-DRIVER_FACING = {f"rpclib.{name}" for name in ("driver", "errors", "url", "address")}
+DRIVER_FACING = {f"rpclib.{name}" for name in ("driver", "errors", "url", "address", "memory")}
 SDKS = {"rpclib_amqp": {"pika"}, "rpclib_zmq": {"zmq", "redis", "stevedore"}}
 FILE_LINES = 350
 FUNCTION_LINES = 40

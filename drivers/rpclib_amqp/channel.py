@@ -12,6 +12,7 @@ import pika.exceptions
 import pika.frame
 import pika.spec
 
+from rpclib.memory import LONG, keep_freed
 from rpclib_amqp.codec import Message
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class Channel(pika.channel.Channel):
     def _on_deliver(self, method_frame: Any, header_frame: Any, body: bytes) -> None:
         method = method_frame.method
         receiver = self.consumers.get(method.consumer_tag.encode())
+        if len(body) > LONG:
+            keep_freed()
         if receiver is not None:
             self._receive(receiver, Message(body, method.redelivered, method.delivery_tag))
 
