@@ -1,32 +1,33 @@
-"""The socket of a session, in an event loop."""
+"""The connection of a session, in an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
+import socket
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
-import zmq
-from zmq.backend import zmq_poll
+from rpclib_zmq import zmtp
+from rpclib_zmq.records import FLUSH_AT, LARGE, Broken
+from rpclib_zmq.wire import Wire
+from rpclib_zmq.zmtp import Frame
 
-from rpclib_zmq.records import FLUSH_AT, LARGE
-
-_NB = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-_FD = int(zmq.FD)
-_POLLIN = int(zmq.POLLIN)
-_END = zmq.Event.DISCONNECTED | zmq.Event.CLOSED | zmq.Event.CONNECT_RETRIED
 _MANY = 3 * 32
 """Pieces gathered that are sent before the turn ends, so that others begin with them while this one goes on."""
 _ONE_MESSAGE = 3
 """Pieces."""
+_LONGEST = 1 << 30
+"""Bytes of a frame: the receiver keeps to its own bound."""
 
 
 class Channel:
-    """One connection to the receiver. It never reconnects: a DEALER that does replays old messages to a stranger.
+    """One connection to the receiver that listens at ``path``. It is never made again.
 
-    ``on_batch(frame)`` is called for the first frame of each message, ``on_end()`` once when the connection ends,
-    after everything that had arrived. ``along()`` gives the records that go along with a batch that goes anyway.
+    ``on_batch(frame)`` is called for the first frame of each message, ``on_end(what)`` once when the connection
+    ends, after everything that had arrived, with what the receiver did. ``along()`` gives the records that go along
+    with a batch that goes anyway.
 
     What is emitted within a loop turn leaves in few batches: at its end, whenever much was gathered, and at once
     where messages come one by one.
@@ -34,22 +35,16 @@ class Channel:
 
     def __init__(
         self,
-        endpoint: str,
+        path: Path,
         on_batch: Callable[[bytes], None],
-        on_end: Callable[[], None],
+        on_end: Callable[[str], None],
         along: Callable[[], list[bytes]],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_batch = on_batch
         self._on_end = on_end
         self._along = along
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.RECONNECT_IVL, -1)):
-            self._socket.setsockopt(option, value)
-        self._monitor = self._socket.get_monitor_socket(_END)
-        self._send = super(zmq.Socket, self._socket).send  # past a wrapper that costs more than the sending
-        self._recv = self._socket.recv
+        self._frames: deque[Frame] = deque()
         self._out: list[bytes] = []
         self._large: list[bytes] = []
         self._size = 0
@@ -58,23 +53,26 @@ class Channel:
         """Messages come one by one: the first of a turn need not wait for others."""
         self._closed = False
         self._ended = False
-        self._look = [(self._socket, _POLLIN)]
-        self._handles = (descriptor(self._socket), descriptor(self._monitor))
-        self._loop.add_reader(self._handles[0], self._readable)
-        self._loop.add_reader(self._handles[1], self._watch)
-        self._socket.connect(endpoint)
-        self._loop.call_soon(self._watch)  # zmq only wakes a reader that has looked and found nothing
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        failed = connection.connect_ex(os.fsencode(path))
+        self._wire = Wire(connection, b"DEALER", self._on_message, self._watch, _LONGEST)
+        if failed:
+            self._loop.call_soon(self._end, "cannot be reached")
+        else:
+            self._loop.add_reader(self._wire.fileno(), self._readable)
 
     def greet(self, head: bytes, payload: bytes) -> None:
         """Send a header with its payload, as a message of its own."""
-        self._hand_over([head, payload])
-        self._turn_soon()
+        self._wire.send((head, payload))
 
     def say(self, record: bytes) -> None:
         """Send one record when the turn ends. Never waits, nor fails: ``on_end`` tells of a lost connection."""
         self._out.append(record)
         self._size += len(record)
-        self._turn_soon()
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
         if self._size >= FLUSH_AT:
             self.flush()
 
@@ -96,7 +94,7 @@ class Channel:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what was gathered to zmq."""
+        """Write what was gathered."""
         if not self._out or self._closed:
             return
         self._out += self._along()
@@ -104,83 +102,53 @@ class Channel:
         self._out.clear()
         self._large.clear()
         self._size = 0
-        self._hand_over(frames)
-
-    def _hand_over(self, frames: list[bytes]) -> None:
-        last = frames.pop()
-        try:
-            for frame in frames:
-                self._send(frame, _MORE)
-            self._send(last, _NB)
-        except zmq.Again:
-            self._end()
+        self._wire.send(frames)
 
     def frame(self) -> bytes:
-        """The next frame of the message of which ``on_batch`` got the first."""
-        return self._recv(_NB)
+        """The next frame of the message of which ``on_batch`` got the first. Raises Broken when there is none."""
+        if not self._frames:
+            raise Broken("a frame is missing")
+        return bytes(self._frames.popleft())
 
-    def close(self, linger: int = 0) -> None:
-        """Close, dropping what zmq has not sent within ``linger`` milliseconds. Idempotent."""
+    def close(self, linger: float = 0.0) -> None:
+        """Close, waiting up to ``linger`` seconds until what was sent is out. Idempotent."""
         if not self._closed:
             self._closed = True
-            for handle in self._handles:
-                self._loop.remove_reader(handle)
-            self._socket.disable_monitor()
-            self._context.destroy(linger=linger)
-
-    def _turn_soon(self) -> None:
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
-
-    def _readable(self) -> None:
-        if not self._turning:  # else it is about to ask
-            with contextlib.suppress(zmq.Again):
-                self._read()
+            self._loop.remove_reader(self._wire.fileno())
+            self._watch(False)
+            self._wire.close(linger)
 
     def _turn(self) -> None:
-        """Send what was gathered and read one message.
-
-        The descriptor is readable only until zmq has been asked, by sending too. So each turn asks and, until there
-        is nothing, is followed by another: after everything that was caused by what it read.
-        """
         self._turning = False
-        if self._closed:
-            return
         self._quiet = len(self._out) <= _ONE_MESSAGE
         self.flush()
-        if not self._closed and self._arrived():
-            self._read()
 
-    def _arrived(self) -> bool:
-        return bool(zmq_poll(self._look, 0))
-
-    def _read(self) -> None:
-        data = self._recv(_NB)
-        self._turning = True
+    def _readable(self) -> None:
+        wire = self._wire
         try:
-            self._on_batch(data)
-        finally:
-            self._loop.call_soon(self._turn)
+            if not wire.read() and wire.ended:
+                self._end("went away")
+        except zmtp.Malformed as error:
+            self._end(f"sent {error}")
 
-    def _watch(self) -> None:
-        """The monitor socket has something to say, and it only ever says one thing."""
-        if self._closed or not zmq_poll([(self._monitor, _POLLIN)], 0):
-            return
-        while self._arrived():
-            self._read()
-            if self._closed:
-                return
-        self._end()
+    def _on_message(self, frames: list[Frame]) -> None:
+        if not self._closed:
+            if len(frames) > 1:
+                self._frames = deque(frames[1:])
+            self._on_batch(bytes(frames[0]))
 
-    def _end(self) -> None:
-        if not self._ended:
+    def _watch(self, wanted: bool) -> None:
+        if wanted:
+            self._loop.add_writer(self._wire.fileno(), self._writable)
+        else:
+            self._loop.remove_writer(self._wire.fileno())
+
+    def _writable(self) -> None:
+        if not self._wire.write():
+            self._watch(False)
+
+    def _end(self, what: str) -> None:
+        if not self._closed and not self._ended:
             self._ended = True
-            self._on_end()
-
-
-def descriptor(socket: zmq.Socket[bytes]) -> int:
-    """The file descriptor that tells of a socket's news."""
-    file = socket.getsockopt(_FD)
-    assert isinstance(file, int)
-    return file
+            self._loop.remove_reader(self._wire.fileno())
+            self._on_end(what)

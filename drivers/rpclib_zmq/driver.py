@@ -37,8 +37,8 @@ _GREETING = 5.0
 """Seconds the receiver gets to answer a greeting."""
 _FAREWELL = 5.0
 """Seconds the receiver gets to take what is left when a session closes."""
-_LAST_WORD = 200
-"""Milliseconds for zmq to write the confirmation that a session has read everything."""
+_LAST_WORD = 0.2
+"""Seconds for writing the confirmation that a session has read everything."""
 
 
 class ZmqDriver(Driver):
@@ -77,7 +77,7 @@ class ZmqDriver(Driver):
         self._uncongested = asyncio.Event()
         self._pulse = Pulse(lambda: self._say(header.PING), self._on_silence)
         self.credits = Credits(lambda record: self._channel.say(record), lambda: self._channel.flush())
-        self._channel = Channel(run.endpoint, self._on_batch, self._on_end, self.credits.records)
+        self._channel = Channel(run.socket, self._on_batch, self._on_end, self.credits.records)
         self._outbox = Outbox(self._channel.emit)
         self._arrivals = Arrivals(self._channel.frame, self._on_record)
 
@@ -273,11 +273,11 @@ class ZmqDriver(Driver):
     def _on_silence(self) -> None:
         self._lost(f"the receiver (pid {self._run.holder()}) in {self._run.path} does not answer any more")
 
-    def _on_end(self) -> None:
+    def _on_end(self, what: str) -> None:
         if not self._welcome.done():
             self._welcome.set_exception(Leaving())
         else:
-            self._lost(f"the receiver in {self._run.path} went away")
+            self._lost(f"the receiver in {self._run.path} {what}")
 
     def _lost(self, reason: str) -> None:
         """End the session, and tell in a later turn: what has arrived is taken before calls are given up."""

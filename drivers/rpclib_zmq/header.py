@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from rpclib.address import Address, Kind
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 MAGIC: Final = b"RZ"
 NO_TAG: Final = bytes(16)
 
@@ -40,7 +40,7 @@ COUNTED: Final = 13  # number, value: subscriptions of that name
 DATA: Final = 14  # number: lane, ttl, waited, value: stamp, tag, payload, name: on its way to the receiver
 DELIVER: Final = 15  # number, ttl, waited, value: stamp, tag, payload: on its way to a subscription
 REDELIVER: Final = 22  # the same, of a message that may have run
-ACCEPTED: Final = 16  # number: lane, value: messages, ttl: bytes that left the receiver's queues
+ACCEPTED: Final = 16  # number: lane, 0 for all; value: messages, ttl: bytes that left the receiver's queues
 UNDELIVERABLE: Final = 17  # tag, payload, name: why a message comes back
 LOST: Final = 18  # tag: the worker that had it is gone
 LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send; number: which; echoed.

@@ -93,19 +93,19 @@ class Outbox:
         return self.full
 
     def accepted(self, number: int, messages: int, size: int) -> None:
-        """That much of a lane left the receiver's queues: send what waits."""
-        lane = self._busy.get(number)
-        if lane is None:
-            return
-        lane.messages += messages
-        lane.size += size
-        self._messages += messages
-        self._size += size
-        if self.waiting:
-            for other in (lane, *self._blocked.values()):
-                self._send_waiting(other)
-        if lane.messages == self._window and not lane.waiting:
-            del self._busy[number]
+        """That much of a lane, or with 0 of all lanes, left the receiver's queues: send what waits."""
+        if not number:
+            self._messages += messages
+            self._size += size
+            for blocked in list(self._blocked.values()):
+                self._send_waiting(blocked)
+        elif (lane := self._busy.get(number)) is not None:
+            lane.messages += messages
+            lane.size += size
+            if lane.waiting:
+                self._send_waiting(lane)
+            if lane.messages == self._window and not lane.waiting:
+                del self._busy[number]
 
     def _send_waiting(self, lane: Lane) -> None:
         waiting = lane.waiting

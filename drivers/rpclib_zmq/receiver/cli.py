@@ -127,7 +127,7 @@ def _serve(run: RunDir, options: argparse.Namespace, say: Callable[[str], None])
                 ready = (lambda: say("ready")) if options.ready_fd is not None else (lambda: None)
                 try:
                     receiver.run(ready)
-                except zmq.ZMQError as error:
+                except (OSError, zmq.ZMQError) as error:
                     say(f"cannot serve {run.path}: {error.strerror}")
                     return EX_UNAVAILABLE
                 return EX_OK

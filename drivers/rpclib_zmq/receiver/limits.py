@@ -10,8 +10,7 @@ WINDOW: Final = 1000
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 """Their bytes; one message more may start while there is a byte left."""
 REPORTED: Final = WINDOW // 10
-"""Messages that leave the queues before their session is told. A part of the window, so that a sender that has used
-it up is told as its messages leave, and others need not be."""
+"""Messages of a lane, or of all, that leave the queues before their session is told without waiting for a tick."""
 REPORTED_BYTES: Final = WINDOW_BYTES // 10
 SESSION: Final = 8 * WINDOW
 """Messages of one session that may wait in all; no driver sends as many."""
@@ -28,6 +27,8 @@ OWED: Final = 10_000
 SUBSCRIPTIONS: Final = 10_000
 """Subscriptions of one session."""
 
+INTRODUCTION: Final = 5.0
+"""Seconds for which a connection may be open without a session."""
 TICK: Final = 0.5
 """Seconds between heartbeats, both ways, and between looks at what has expired."""
 STALLED_AFTER: Final = 2.0

@@ -13,6 +13,7 @@ from rpclib_zmq.receiver.debts import Debts
 from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
 from rpclib_zmq.receiver.sockets import send
 from rpclib_zmq.records import clock
+from rpclib_zmq.zmtp import Frame
 
 if TYPE_CHECKING:
     from rpclib_zmq.receiver.place import Place
@@ -77,7 +78,7 @@ class Link(Sender):
     def __str__(self) -> str:
         return f"link to receiver {self.node}"
 
-    def transmit(self, head: bytes, payload: bytes | zmq.Frame = b"") -> bool:
+    def transmit(self, head: bytes, payload: Frame = b"") -> bool:
         """Send. False, and marked as gone, when the connection no longer exists."""
         if not self.gone and not send(self.socket, self.peer, head, payload):
             self.gone = True

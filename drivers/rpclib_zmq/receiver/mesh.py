@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import zmq
-
 from rpclib_zmq import header
 from rpclib_zmq.header import PROTOCOL, Header, read_json, stamp
 from rpclib_zmq.receiver.link import Link, Remote
@@ -44,7 +42,7 @@ class Mesh:
         self._inboxes: dict[str, Shared] = {}
         self._topics = Topics(router, self.links)
         router.elsewhere = self._to_inbox
-        self._handlers: dict[int, Callable[[Link, Header, zmq.Frame, float], None]] = {
+        self._handlers: dict[int, Callable[[Link, Header, bytes, float], None]] = {
             header.TOPICS: self._topics.told,
             header.SEEN: self._topics.seen,
             header.PASS: self._passed,
@@ -54,16 +52,16 @@ class Mesh:
             header.PING: lambda link, head, payload, now: None,
         }
 
-    def receive(self, inbound: bool, peer: bytes, data: bytes, payload: zmq.Frame, now: float) -> None:
+    def receive(self, inbound: bool, peer: bytes, data: bytes, payload: bytes, now: float) -> None:
         """Act on one message from another receiver."""
         head = header.decode(data)
         if head is None:
             return
         link = self._by_peer.get((inbound, peer))
         if head.kind == header.LINK and inbound:
-            self._greeted(peer, read_json(payload.bytes), now)
+            self._greeted(peer, read_json(payload), now)
         elif head.kind == header.LINKED and not inbound:
-            self._answered(peer, read_json(payload.bytes), now)
+            self._answered(peer, read_json(payload), now)
         elif link is None:
             if inbound and head.kind != header.PING:
                 self._refuse(peer, "there is no link")
@@ -212,23 +210,23 @@ class Mesh:
         inbox = self._inboxes.get(message.name[1:].partition(b".")[0].decode("ascii", "replace"))
         return inbox is not None and message.sender.local and inbox.put(message, now)
 
-    def _passed(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
+    def _passed(self, link: Link, head: Header, payload: bytes, now: float) -> None:
         content, frame = _content(head, payload, now)
         message = Message(link, head.number, head.value, head.tag, head.name, content, frame, len(payload))
         self._router.accept(message, link.debts, now)
         if not message.holds:
             link.settled(message.serial)
 
-    def _arrived(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
-        for remote in link.arrived(payload.bytes):
+    def _arrived(self, link: Link, head: Header, payload: bytes, now: float) -> None:
+        for remote in link.arrived(payload):
             remote.place.serve(remote, now)
 
-    def _returned(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
+    def _returned(self, link: Link, head: Header, payload: bytes, now: float) -> None:
         """A message reached nobody there: try elsewhere, if this is where it came from."""
         message, remote = link.came_back(head.value)
         link.debts.settle(head.tag)
         if message is None:
-            session = self._router.numbered.get(head.number)
+            session = self._router.sessions.get(head.number)
             if session is not None:
                 session.returned(*_content(head, payload, now), head.name)
             return
@@ -241,15 +239,15 @@ class Mesh:
         if remote is not None:
             remote.place.serve(remote, now)
 
-    def _bereft(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
+    def _bereft(self, link: Link, head: Header, payload: bytes, now: float) -> None:
         """The worker there that had a message is gone."""
         link.debts.settle(head.tag)
-        session = self._router.numbered.get(head.number)
+        session = self._router.sessions.get(head.number)
         if session is not None:
             session.say(header.LOST, tag=head.tag)
 
 
-def _content(head: Header, payload: zmq.Frame, now: float) -> tuple[bytes, zmq.Frame | None]:
+def _content(head: Header, payload: bytes, now: float) -> tuple[bytes, bytes | None]:
     """What came from a peer as sessions get it: the content of a record, and the payload where it is large."""
     content = PACK_CONTENT(len(payload), head.ttl, head.waited, stamp(now), head.tag)
-    return (content + payload.bytes, None) if len(payload) < LARGE else (content, payload)
+    return (content + payload, None) if len(payload) < LARGE else (content, payload)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 
-import zmq
-
 from rpclib_zmq.records import CONTENT, expired
+from rpclib_zmq.zmtp import Frame
 
 
 class Tally:
@@ -47,7 +46,7 @@ class Message:
         tag: bytes,
         name: bytes,
         content: bytes,
-        frame: zmq.Frame | None,
+        frame: Frame | None,
         size: int,
     ) -> None:
         self.sender = sender
@@ -63,7 +62,7 @@ class Message:
         self.content = content
         """Its times and payload, forwarded unread, see `rpclib_zmq.records`."""
         self.frame = frame
-        """The payload where it is large: zmq's own memory, because copying would cost more."""
+        """The payload where it is large, because copying would cost more."""
         self.size = size
         self.holds = 0
         """Queues it waits in at its sender's expense."""
@@ -77,7 +76,7 @@ class Message:
         """Whose load it counts towards, from the hand-over to the answer, where takers share their debts."""
 
     @property
-    def payload(self) -> bytes | zmq.Frame:
+    def payload(self) -> Frame:
         return self.content[CONTENT:] if self.frame is None else self.frame
 
     def expired(self, now: float) -> bool:
@@ -144,6 +143,6 @@ class Taker(ABC):
     def hand(self, message: Message, now: float) -> bool:
         """Hand over one message. False: the taker is gone and the message was not handed over."""
 
-    def forward(self, content: bytes, frame: zmq.Frame | None, size: int) -> bool:
+    def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:
         """Hand over what is no message any more. False: it cannot be."""
         return False

@@ -7,10 +7,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import islice
 
-import zmq
-
 from rpclib_zmq.receiver.limits import BACKLOG
 from rpclib_zmq.receiver.message import Message, Taker, Tally
+from rpclib_zmq.zmtp import Frame
 
 _LOOKED_AT = 16
 """Takers compared for one message: bounds the cost of choosing among hundreds."""
@@ -240,7 +239,7 @@ class Everyone(Place):
 class Inbox(Everyone):
     """The address of one subscription's replies."""
 
-    def forward(self, content: bytes, frame: zmq.Frame | None, size: int) -> bool:
+    def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:
         """Hand over what need not wait, without making it a message: once it is sent, nobody asks for it again.
         False: it has to be `put`."""
         if len(self._takers) != 1:

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import resource
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Any
 
 import zmq
-from zmq.backend import zmq_poll
 
 from rpclib_zmq import header
 from rpclib_zmq.header import PROTOCOL, decode, read_json
 from rpclib_zmq.options import NetworkOptions
 from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.entrance import Connection, Entrance
 from rpclib_zmq.receiver.hosts import Hosts
 from rpclib_zmq.receiver.requests import Requests
 from rpclib_zmq.receiver.router import Router
-from rpclib_zmq.receiver.sockets import rest, router_socket, send
 from rpclib_zmq.receiver.sources import Sources
 from rpclib_zmq.receiver.status import status_of
 from rpclib_zmq.receiver.watch import Watch
 from rpclib_zmq.rundir import RunDir
+from rpclib_zmq.zmtp import Frame
 
 log = logging.getLogger("rpclib_zmq")
 
-_TOGETHER = 4096
-"""Bytes of batches that are read before what they caused is sent."""
-_NB = int(zmq.NOBLOCK)
-_POLLIN = int(zmq.POLLIN)
 _FIRST_SESSION = 2.0
 """Seconds that whoever started a receiver has to connect before its idle time begins."""
 _FIRST_LINKS = 1.0
@@ -53,13 +48,11 @@ class Receiver:
         self._idle_exit = idle_exit
         self._grace = grace
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = router_socket(self._context)
-        self._router = Router(secrets.token_hex(8), self._socket)
+        self._router = Router(secrets.token_hex(8))
         Requests(self._router)
         self._watch = Watch(self._on_signal)
         self._sources = Sources()
-        self._several = False
-        """Batches come so fast that several are read before what they caused is sent."""
+        self._entrance = Entrance(run.socket, self._sources, self._receive, self._on_end)
         self._leave_by: float | None = None
         self._dismissed = False
         self._strangers = 0
@@ -70,22 +63,20 @@ class Receiver:
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until told to leave, or idle for long enough. Calls ``ready`` once connections are accepted.
 
-        The caller holds the run directory's receiver lock. Raises zmq.ZMQError when the socket cannot be bound.
+        The caller holds the run directory's receiver lock. Raises OSError when the socket cannot be
+        made and zmq.ZMQError when the port cannot be had.
         """
         try:
             _raise_file_limit()
-            with _umask(0o177):
-                self._socket.bind(self.run_dir.endpoint)
-            self._sources.add(self._socket, self._receive)
+            self._entrance.open()
             self._sources.add(self._watch.fileno(), self._watch.handle)
             if self._hosts is not None:
                 self._hosts.start(self._sources.add)
             log.info("receiver %s (pid %d) serves %s", self._router.node, os.getpid(), self.run_dir.path)
             self._loop(ready)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                self.run_dir.socket.unlink()
             self._turn_away()
+            self._entrance.close()
             self._sources.close()
             self._watch.close()
             if self._hosts is not None:
@@ -99,7 +90,7 @@ class Receiver:
         idle_since = began + _FIRST_SESSION
         is_ready = False
         while True:
-            self._several = wait(max(0.0, next_tick - now))
+            wait(max(0.0, next_tick - now))
             router.settle()
             now = monotonic()
             if hosts is not None:
@@ -119,6 +110,7 @@ class Receiver:
 
     def _tick(self, now: float) -> None:
         self._router.tick(now)
+        self._entrance.tick(now)
         if self._hosts is not None:
             self._hosts.tick(now)
 
@@ -130,59 +122,54 @@ class Receiver:
             router.dismiss()
         return now >= leave_by or (self._dismissed and not router.sessions)
 
-    def _receive(self) -> None:
-        """Act on what has come: on some of it, or on one batch where they do not come fast."""
-        router, socket, now = self._router, self._socket, monotonic()
-        recv, sessions, look = socket.recv, router.sessions, [(socket, _POLLIN)]
-        left = _TOGETHER if self._several else 1
-        while left > 0:
-            try:
-                peer = recv(_NB)
-            except zmq.Again:
-                return
-            frame = recv(_NB, False)
-            frames = rest(socket, frame) if frame.more else ()
-            data = frame.bytes
-            session = sessions.get(peer)
-            if session is not None:
-                router.receive(session, data, frames, now)
-            else:
-                self._stranger(peer, data, frames)
-            left -= len(data) + 1
-            if left > 0 and not zmq_poll(look, 0):
-                return
+    def _receive(self, connection: Connection, frames: list[Frame]) -> None:
+        session = connection.session
+        if session is None or session.gone:
+            self._stranger(connection, frames)
+        else:
+            self._router.receive(session, frames, monotonic())
 
-    def _stranger(self, peer: bytes, data: bytes, frames: Sequence[zmq.Frame]) -> None:
+    def _on_end(self, connection: Connection, reason: str) -> None:
+        session = connection.session
+        if session is not None and not session.gone:
+            self._router.bury(session, reason)
+
+    def _on_death(self, connection: Connection) -> None:
+        """Its process is no more; a child of it may hold the connection open."""
+        self._entrance.drain(connection)
+        self._on_end(connection, "its process died")
+
+    def _stranger(self, connection: Connection, frames: list[Frame]) -> None:
         """A message from a connection without a session: a greeting, an operator's question, or garbage."""
-        head = decode(data)
-        if head is None or len(frames) != 1 or len(frames[0]) > 4096:
+        head = decode(bytes(frames[0]))
+        if head is None or len(frames) != 2 or len(frames[1]) > 4096:
             self._strangers += 1
         elif head.kind == header.HELLO:
-            self._hello(peer, frames[0])
+            self._hello(connection, read_json(bytes(frames[1])))
         elif head.kind == header.STATUS:
-            self._reply(peer, header.STATUS, self.status())
+            self._reply(connection, header.STATUS, self.status())
         elif head.kind == header.QUIT:
-            self._reply(peer, header.QUIT, {"pid": os.getpid()})
+            self._reply(connection, header.QUIT, {"pid": os.getpid()})
             self.leave()
         else:
             self._strangers += 1
 
-    def _hello(self, peer: bytes, payload: zmq.Frame) -> None:
-        hello = read_json(payload.bytes)
+    def _hello(self, connection: Connection, hello: dict[str, Any]) -> None:
         if self._leave_by is not None:
-            self._reply(peer, header.LEAVING, {})
+            self._reply(connection, header.LEAVING, {})
             return
         if hello.get("protocol") != PROTOCOL:
-            self._reply(peer, header.WELCOME, self._greeting())
+            self._reply(connection, header.WELCOME, self._greeting())
             return
-        pid = _pid_of(payload)
-        session = self._router.greet(peer, pid, _printable(hello.get("program")), monotonic())
+        pid = connection.pid
+        session = self._router.greet(connection.send, pid, _printable(hello.get("program")), monotonic())
+        connection.session = session
         try:
-            session.unwatch = self._watch.process(pid, lambda: self._router.bury(session, "its process died"))
+            session.unwatch = self._watch.process(pid, lambda: self._on_death(connection))
         except ProcessLookupError:
-            self._router.bury(session, "its process died")
+            self._on_death(connection)
             return
-        self._reply(peer, header.WELCOME, self._greeting() | {"session": session.number})
+        self._reply(connection, header.WELCOME, self._greeting() | {"session": session.number})
 
     def _greeting(self) -> dict[str, Any]:
         return {
@@ -197,8 +184,8 @@ class Receiver:
             "denied": [] if self._hosts is None else self._hosts.denied(),
         }
 
-    def _reply(self, peer: bytes, kind: int, content: dict[str, Any]) -> None:
-        send(self._socket, peer, header.greeting(kind), json.dumps(content).encode())
+    def _reply(self, connection: Connection, kind: int, content: dict[str, Any]) -> None:
+        connection.send((header.greeting(kind), json.dumps(content).encode()))
 
     def status(self) -> dict[str, Any]:
         return {
@@ -229,8 +216,7 @@ class Receiver:
     def _turn_away(self) -> None:
         """Tell whoever connected at the last moment to start another receiver."""
         self._leave_by = 0.0
-        self._several = True
-        self._receive()
+        self._entrance.stop()
         self._router.settle()
 
 
@@ -241,28 +227,11 @@ def package_version() -> str:
         return "unknown"
 
 
-def _pid_of(frame: zmq.Frame) -> int:
-    """The pid of the process at the other end, as the kernel says; 0 when it does not."""
-    try:
-        return int(str(frame.get("Peer-Address")).rpartition(":")[2])
-    except (zmq.ZMQError, ValueError):
-        return 0
-
-
 def _printable(text: object) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(text)[:80]) if text else "unknown"
 
 
 def _raise_file_limit() -> None:
-    """Accepting a connection without a free file descriptor would abort the process."""
+    """Each program takes two file descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Any:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)

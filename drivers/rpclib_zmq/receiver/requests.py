@@ -20,7 +20,6 @@ class Requests:
     def __init__(self, router: Router) -> None:
         self._router = router
         router.requests = {
-            header.TAKEN: self._taken,
             header.SUBSCRIBE: self._subscribe,
             header.STOP: self._stop,
             header.RELEASE: self._release,
@@ -29,12 +28,6 @@ class Requests:
             header.BYE: self._bye,
             header.LEAVING: lambda session, record, now: session.confirm(record.number),
         }
-
-    def _taken(self, session: Session, record: Record, now: float) -> None:
-        subscription = session.subscriptions.get(record.number)
-        if subscription is not None:
-            subscription.took(record.value, record.ttl)
-            subscription.place.serve(subscription, now)
 
     def _subscribe(self, session: Session, record: Record, now: float) -> None:
         name, number, router = record.name, record.number, self._router

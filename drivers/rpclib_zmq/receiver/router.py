@@ -7,23 +7,23 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
-import zmq
-
 from rpclib_zmq import header
-from rpclib_zmq.header import ALL, DATA, INBOX, NO_TAG, ONE
+from rpclib_zmq.header import ALL, DATA, INBOX, NO_TAG, ONE, TAKEN
 from rpclib_zmq.receiver import limits
 from rpclib_zmq.receiver.debts import Debts
-from rpclib_zmq.receiver.limits import HELD_BYTES
+from rpclib_zmq.receiver.limits import HELD_BYTES, REPORTED, REPORTED_BYTES
 from rpclib_zmq.receiver.message import Message, Taker, Tally
 from rpclib_zmq.receiver.place import Everyone, Inbox, Place, Shared
 from rpclib_zmq.receiver.session import Session, Subscription
 from rpclib_zmq.records import HEAD, HOP, LARGE, LONGEST, Broken, Record, read
+from rpclib_zmq.zmtp import Frame
 
 log = logging.getLogger("rpclib_zmq")
 
 NOBODY = "nobody serves it"
 _PLACES: dict[int, Callable[[bytes, Tally], Place]] = {ONE: Shared, ALL: Everyone, INBOX: Inbox}
 _UNPACK = struct.Struct("<BxHII12x16s").unpack_from
+_UNPACK_TAKEN = struct.Struct("<2xHIII4xI").unpack_from
 
 
 def _call(then: Callable[[], object]) -> None:
@@ -37,11 +37,11 @@ class Router:
     `limits.TICK` (`tick`).
     """
 
-    def __init__(self, node: str, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, node: str) -> None:
         self.node = node
         self.tally = Tally()
-        self.sessions: dict[bytes, Session] = {}
-        self.numbered: dict[int, Session] = {}
+        self.sessions: dict[int, Session] = {}
+        """By number."""
         self.places: dict[bytes, Place] = {}
         self.changed: Callable[[Place], None] = lambda place: None
         """Told when the takers of a place change."""
@@ -49,37 +49,36 @@ class Router:
         """Asked to pass on a reply whose inbox is on another machine."""
         self.announced: Callable[[Place, Callable[[], object]], None] = lambda place, then: _call(then)
         """Asked to call back once everybody knows who serves a place."""
-        self._socket = socket
         self._due: set[Session] = set()
         self._next = 1
         self.requests: dict[int, Callable[[Session, Record, float], None]] = {}
         """What to do with records that are no messages, by kind."""
 
-    def greet(self, peer: bytes, pid: int, program: str, now: float) -> Session:
-        """Begin a session."""
-        session = Session(self._socket, peer, self._next, pid, program, self.tally, self._due)
+    def greet(self, send: Callable[[list[Frame]], bool], pid: int, program: str, now: float) -> Session:
+        """Begin a session. ``send(frames)`` sends it a message, and is False when its connection is gone."""
+        session = Session(send, self._next, pid, program, self.tally, self._due)
         session.heard = now
         self._next += 1
-        self.sessions[peer] = session
-        self.numbered[session.number] = session
+        self.sessions[session.number] = session
         log.info("%s began", session)
         return session
 
-    def receive(self, session: Session, data: bytes, frames: Iterable[zmq.Frame], now: float) -> None:
+    def receive(self, session: Session, frames: list[Frame], now: float) -> None:
         """Act on one batch of a session."""
+        data = bytes(frames[0])
         session.heard = now
         if session.stalled:
             self._resume(session, now)
         try:
             if len(data) > LONGEST:
                 raise Broken("it is too long")
-            self._read(session, data, iter(frames), now)
+            self._read(session, data, iter(frames[1:]), now)
         except Broken as error:
             self._evict(session, f"it sent a batch that is none: {error}")
         if session.waiting > limits.SESSION and not session.gone:
             self._evict(session, "it sends faster than it may")
 
-    def _read(self, session: Session, data: bytes, frames: Iterator[zmq.Frame], now: float) -> None:
+    def _read(self, session: Session, data: bytes, frames: Iterator[Frame], now: float) -> None:
         """The way of every message: few calls, and what can be is done once for the batch."""
         find, lanes, debts = self.places.get, session.account.lanes, session.debts
         messages = total = offset = 0
@@ -110,6 +109,8 @@ class Router:
             counts = lanes.get(lane) or lanes.setdefault(lane, [0, 0])
             counts[0] += 1
             counts[1] += size
+            if counts[0] >= REPORTED or counts[1] >= REPORTED_BYTES:
+                session.account.much(lane)
             messages += 1
             total += size
         if messages:
@@ -120,12 +121,21 @@ class Router:
 
     def _asked(self, session: Session, data: bytes, offset: int, now: float) -> int:
         """Act on a record that is no message; returns where the next one begins."""
-        record, offset = read(data, offset)
+        if data[offset] == TAKEN:  # as many as messages, where a session has many subscriptions
+            length, number, nothing, size, messages = _UNPACK_TAKEN(data, offset)
+            if length or nothing:
+                raise Broken("a record that tells what was taken has a name or a payload")
+            subscription = session.subscriptions.get(number)
+            if subscription is not None:
+                subscription.took(messages, size)
+                subscription.place.serve(subscription, now)
+            return offset + HEAD
+        record, after = read(data, offset)
         request = self.requests.get(record.kind)
         if request is None:
             raise Broken(f"a record is of the unknown kind {record.kind}")
         request(session, record, now)
-        return offset if session.number in self.numbered else len(data)
+        return after if session.number in self.sessions else len(data)
 
     def accept(self, message: Message, debts: Debts, now: float) -> None:
         """Bring a message to its place, or back; ``debts`` are its sender's, who may answer with it."""
@@ -171,13 +181,9 @@ class Router:
             self.changed(place)
 
     def settle(self) -> None:
-        """After a batch: tell sessions what left the queues, and bury those that are gone."""
+        """After a batch: send what sessions are to get."""
         while self._due:
-            session = self._due.pop()
-            if session.gone:
-                self.bury(session, "its connection is gone")
-            else:
-                session.flush()
+            self._due.pop().flush()
 
     def tick(self, now: float) -> None:
         """Heartbeats, silence and expiry."""
@@ -188,6 +194,7 @@ class Router:
             elif silent > limits.STALLED_AFTER and not session.stalled:
                 self._stall(session)
             session.debts.forget_load(now)
+            session.account.close()
             session.say(header.PING)
         for place in list(self.places.values()):
             place.expire(now)
@@ -207,8 +214,7 @@ class Router:
     def end(self, session: Session) -> None:
         """Forget a session. What it had taken and not answered is lost."""
         session.subscriptions.clear()
-        self.sessions.pop(session.peer, None)
-        self.numbered.pop(session.number, None)
+        self.sessions.pop(session.number, None)
         self._due.discard(session)
         if session.unwatch is not None:
             session.unwatch()

@@ -6,16 +6,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import zmq
-
 from rpclib_zmq import header
 from rpclib_zmq.header import DELIVER, NO_TAG, ONE, REDELIVER
 from rpclib_zmq.receiver.account import Account
 from rpclib_zmq.receiver.debts import Debts
 from rpclib_zmq.receiver.limits import PREFETCH, UNTAKEN_BYTES
 from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
-from rpclib_zmq.receiver.sockets import send
 from rpclib_zmq.records import FLUSH_AT, PACK_HOP, Record
+from rpclib_zmq.zmtp import Frame
 
 if TYPE_CHECKING:
     from rpclib_zmq.receiver.place import Place
@@ -65,7 +63,7 @@ class Subscription(Taker):
                 session.debts.add(message)
         return True
 
-    def forward(self, content: bytes, frame: zmq.Frame | None, size: int) -> bool:
+    def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:
         if self.session.gone:
             return False
         self.session.emit(self._deliver, content, frame)
@@ -89,15 +87,13 @@ class Session(Sender):
 
     def __init__(
         self,
-        socket: zmq.Socket[bytes],
-        peer: bytes,
+        send: Callable[[list[Frame]], bool],
         number: int,
         pid: int,
         program: str,
         tally: Tally,
         due: set[Session],
     ) -> None:
-        self.peer = peer
         self.number = number
         self.pid = pid
         self.program = program
@@ -107,9 +103,9 @@ class Session(Sender):
         """When it last sent anything."""
         self.stalled = False
         self.gone = False
-        """It cannot be reached any more; the router buries it after the current batch."""
+        """It has ended."""
         self.unsent: list[Message] = []
-        """Messages to be shared in the batch that has not been sent to it."""
+        """Messages handed to it that were not sent to it, or could not be."""
         self.waiting = 0
         """Messages of it that wait at its expense."""
         self.account = Account()
@@ -120,11 +116,11 @@ class Session(Sender):
         self.unwatch: Callable[[], None] | None = None
         """Ends the watch over its process, where there is one."""
         self._hushes = 0
-        self._socket = socket
+        self._send = send
         self._tally = tally
         self._due = due
         self._out: list[bytes] = []
-        self._frames: list[zmq.Frame] = []
+        self._frames: list[Frame] = []
         self._size = 0
 
     def __str__(self) -> str:
@@ -139,7 +135,7 @@ class Session(Sender):
         """Send a record without a payload."""
         self.emit(Record(kind, number, value=value, tag=tag, name=name).encode())
 
-    def emit(self, head: bytes, content: bytes = b"", frame: zmq.Frame | None = None, name: bytes = b"") -> None:
+    def emit(self, head: bytes, content: bytes = b"", frame: Frame | None = None, name: bytes = b"") -> None:
         """Send one record, with the next batch: at the end of the turn, or when it is long enough."""
         out = self._out
         if self.gone:
@@ -155,8 +151,11 @@ class Session(Sender):
             self.flush()
 
     def flush(self) -> None:
-        """Send what was emitted, and tell what left the queues if that is much. Marks itself as gone when its
-        connection no longer exists: what is `unsent` then was not handed over."""
+        """Send what was emitted, and tell what left the queues if that is much.
+
+        When its connection is gone, what it had sent may not have been read yet: its end is told when that is done,
+        and what was to be sent meanwhile stays `unsent`.
+        """
         if self.account.due:
             self._out += self.account.report()
         if not self._out or self.gone:
@@ -164,11 +163,8 @@ class Session(Sender):
         data = b"".join(self._out)
         self._out.clear()
         self._size = 0
-        if send(self._socket, self.peer, data, *self._frames):
+        if self._send([data, *self._frames]):
             self.unsent.clear()
-        else:
-            self.gone = True
-            self._due.add(self)
         self._frames.clear()
 
     def accounted(self) -> None:
@@ -200,7 +196,7 @@ class Session(Sender):
     def undeliverable(self, message: Message, reason: str) -> None:
         self.returned(message.content, message.frame, reason.encode())
 
-    def returned(self, content: bytes, frame: zmq.Frame | None, reason: bytes) -> None:
+    def returned(self, content: bytes, frame: Frame | None, reason: bytes) -> None:
         """A message of it comes back."""
         reason = reason[:_LONGEST_REASON]
         self.emit(PACK_HOP(header.UNDELIVERABLE, len(reason), 0), content, frame, reason)

@@ -1,4 +1,4 @@
-"""ROUTER sockets: how the receiver makes them, and whole messages in and out of them."""
+"""ROUTER sockets: how the links to other machines make them, and whole messages in and out of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import zmq
 
 from rpclib_zmq.receiver import limits
+from rpclib_zmq.zmtp import Frame
 
 _NB = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
@@ -28,7 +29,7 @@ def router_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     return socket
 
 
-def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, bytes, zmq.Frame] | None:
+def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, bytes, bytes] | None:
     """The next message of a ROUTER, of two frames: peer, header, payload. Raises zmq.Again when there is none.
 
     None: it had too few or too many frames; all of it was read.
@@ -40,21 +41,13 @@ def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, bytes, zmq.Frame] | None:
         return None
     payload = recv(_NB, False)
     if not payload.more:
-        return peer, head.bytes, payload
-    rest(socket, payload)
+        return peer, head.bytes, payload.bytes
+    while payload.more:
+        payload = recv(_NB, False)
     return None
 
 
-def rest(socket: zmq.Socket[bytes], frame: zmq.Frame) -> list[zmq.Frame]:
-    """The frames of a message after that one."""
-    frames = []
-    while frame.more:
-        frame = socket.recv(_NB, False)
-        frames.append(frame)
-    return frames
-
-
-def send(socket: zmq.Socket[bytes], peer: bytes, head: bytes, *payloads: bytes | zmq.Frame) -> bool:
+def send(socket: zmq.Socket[bytes], peer: bytes, head: bytes, payload: Frame) -> bool:
     """Send one message to one peer of a ROUTER. False: the peer is gone. Nothing is ever half sent."""
     emit: Any = super(zmq.Socket, socket).send  # past a wrapper that costs more than the sending
     try:
@@ -63,9 +56,6 @@ def send(socket: zmq.Socket[bytes], peer: bytes, head: bytes, *payloads: bytes |
         if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
             return False
         raise
-    last: bytes | zmq.Frame = head
-    for payload in payloads:
-        emit(last, _MORE, type(last) is bytes)
-        last = payload
-    emit(last, _NB, type(last) is bytes)
+    emit(head, _MORE)
+    emit(payload, _NB)
     return True

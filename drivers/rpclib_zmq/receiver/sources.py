@@ -9,9 +9,10 @@ from typing import Any
 import zmq
 from zmq.backend import zmq_poll
 
-from rpclib_zmq.channel import descriptor
-
 _POLLIN = int(zmq.POLLIN)
+_IN = select.EPOLLIN
+_OUT = select.EPOLLOUT
+_BOTH = _IN | _OUT
 
 
 class Sources:
@@ -23,28 +24,52 @@ class Sources:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._sockets: list[tuple[list[tuple[Any, int]], Callable[[], None]]] = []
-        self._files: dict[int, Callable[[], None]] = {}
+        self._sockets: list[tuple[list[tuple[Any, int]], Callable[[], object]]] = []
+        self._files: dict[int, Callable[[], object]] = {}
+        self._writable: dict[int, Callable[[], object]] = {}
 
-    def add(self, source: zmq.Socket[bytes] | int, handler: Callable[[], None]) -> None:
+    def add(self, source: zmq.Socket[bytes] | int, handler: Callable[[], object]) -> None:
         """Call ``handler`` when ``source`` has something to read; of a socket, also when it may have."""
         if isinstance(source, int):
             file = source
         else:
-            file = descriptor(source)
+            file = _descriptor(source)
             self._sockets.append(([(source, _POLLIN)], handler))
         self._files[file] = handler
-        self._epoll.register(file, select.EPOLLIN)
+        self._epoll.register(file, _IN)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for something to read and call the handlers. False: it had to be waited for."""
+    def remove(self, file: int) -> None:
+        """Call nothing for it any more."""
+        if self._files.pop(file, None) is not None:
+            self._writable.pop(file, None)
+            self._epoll.unregister(file)
+
+    def when_writable(self, file: int, handler: Callable[[], object] | None) -> None:
+        """Call ``handler`` whenever ``file``, which was added, can be written to; None: no more."""
+        if handler is not None:
+            self._writable[file] = handler
+            self._epoll.modify(file, _BOTH)
+        elif self._writable.pop(file, None) is not None:
+            self._epoll.modify(file, _IN)
+
+    def wait(self, seconds: float) -> None:
+        """Wait up to ``seconds`` for something to read and call the handlers."""
         ready = {handler: True for socket, handler in self._sockets if zmq_poll(socket, 0)}
-        at_once = bool(ready)
-        for file, _ in self._epoll.poll(0 if at_once else seconds):
-            ready[self._files[file]] = True
+        events = self._epoll.poll(0 if ready else seconds)
         for handler in ready:
             handler()
-        return at_once
+        for file, event in events:
+            if event & _OUT and (write := self._writable.get(file)) is not None:
+                write()
+            if event & ~_OUT and (read := self._files.get(file)) is not None and read not in ready:
+                read()
 
     def close(self) -> None:
         self._epoll.close()
+
+
+def _descriptor(socket: zmq.Socket[bytes]) -> int:
+    """The file descriptor that tells of a socket's news."""
+    file = socket.getsockopt(zmq.FD)
+    assert isinstance(file, int)
+    return file

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-import zmq
-
 from rpclib_zmq import header
 from rpclib_zmq.header import INBOX, Header, is_name, read_json
 from rpclib_zmq.receiver.link import Link, Remote
@@ -87,9 +85,9 @@ class Topics:
         head = Header(header.TOPICS, number=snapshot, value=self._version)
         link.transmit(head.encode(), json.dumps(told).encode())
 
-    def told(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
+    def told(self, link: Link, head: Header, payload: bytes, now: float) -> None:
         """A peer says who serves what there: everything, or what changed."""
-        told = read_json(payload.bytes)
+        told = read_json(payload)
         names = {name.encode(): count for name, count in told.items() if isinstance(count, int)}
         if head.number:
             for name in link.remotes.keys() - names.keys():
@@ -117,7 +115,7 @@ class Topics:
             remote = remotes.pop()
             self._router.leave(remote.place, remote, (), now)
 
-    def seen(self, link: Link, head: Header, payload: zmq.Frame, now: float) -> None:
+    def seen(self, link: Link, head: Header, payload: bytes, now: float) -> None:
         """A peer has taken note."""
         link.seen = head.value
         self.confirm()

@@ -210,6 +210,8 @@ def test_lanes_share_the_window_of_the_session() -> None:
             outbox.put(route, b"%d" % number, None, b"")
     assert sent == [b"0", b"0", b"1", b"1", b"2", b"2", b"3", b"3"]
     outbox.accepted(routes[0].lane.number, 2, 2)
+    assert sent[8:] == []
+    outbox.accepted(0, 2, 2)
     assert sent[8:] == [b"4", b"4"], "room that one lane leaves is for all"
     outbox.accepted(routes[1].lane.number, 2, 2)
     assert (sent[10:], outbox.waiting) == ([b"5", b"5"], 0)

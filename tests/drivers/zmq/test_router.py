@@ -1,13 +1,11 @@
-"""What the receiver makes of batches: the router with real sockets, and sessions made by hand."""
+"""What the receiver makes of batches: the router, with sessions made by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 
 import pytest
-import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,10 +14,11 @@ from rpclib_zmq.header import NO_TAG, stamp
 from rpclib_zmq.receiver.requests import Requests
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.session import Session
-from rpclib_zmq.receiver.sockets import router_socket, send
 from rpclib_zmq.records import HEAD, LARGE, LONGEST, Record, read
+from rpclib_zmq.zmtp import Frame
 
 NODE = "ab" * 8
+EVERY_LANE = 0
 u32 = st.integers(0, 0xFFFFFFFF)
 
 
@@ -30,15 +29,25 @@ def _records(data: bytes) -> Iterator[Record]:
         yield record
 
 
-class Desk:
-    """A router with real sockets and two sessions: an asker with an inbox, and a worker."""
+class Peer:
+    """The other end of a session: keeps what it is sent, while it is there."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self._context = context
-        self._socket = router_socket(context)
-        self._socket.bind("inproc://desk")
-        self._peers: dict[int, zmq.Socket[bytes]] = {}
-        self.router = Router(NODE, self._socket)
+    def __init__(self) -> None:
+        self.messages: list[list[Frame]] = []
+        self.left = False
+
+    def send(self, frames: list[Frame]) -> bool:
+        if not self.left:
+            self.messages.append(frames)
+        return not self.left
+
+
+class Desk:
+    """A router and two sessions: an asker with an inbox, and a worker."""
+
+    def __init__(self) -> None:
+        self._peers: dict[Session, Peer] = {}
+        self.router = Router(NODE)
         Requests(self.router)
         self.asker, self.worker = self.session(), self.session()
         self.inbox = header.inbox_prefix(NODE, self.asker.number) + b"1"
@@ -47,52 +56,36 @@ class Desk:
         assert [self.heard(session)[0].kind for session in (self.asker, self.worker)] == [header.SUBSCRIBED] * 2
 
     def session(self) -> Session:
-        peer = self._context.socket(zmq.DEALER)
-        peer.setsockopt(zmq.LINGER, 0)
-        peer.connect("inproc://desk")
-        peer.send(b"")
-        session = self.router.greet(self._socket.recv(), 1, "test", monotonic())
-        self._socket.recv()
-        self._peers[session.number] = peer
+        peer = Peer()
+        session = self.router.greet(peer.send, 1, "test", monotonic())
+        self._peers[session] = peer
         return session
 
-    def ask(self, session: Session, *batch: Record | bytes, frames: list[bytes] | None = None) -> None:
+    def ask(self, session: Session, *batch: Record | bytes, frames: list[Frame] | None = None) -> None:
         data = b"".join(record.encode() if isinstance(record, Record) else record for record in batch)
-        self.router.receive(session, data, [zmq.Frame(frame) for frame in frames or []], monotonic())
+        self.router.receive(session, [data, *(frames or [])], monotonic())
         self.router.settle()
 
     def heard(self, session: Session) -> list[Record]:
         """What was sent to a session since the last time, payloads filled in."""
         found = []
-        while self._peers[session.number].poll(0):
-            data, *frames = self._peers[session.number].recv_multipart()
+        for data, *frames in self._peers[session].messages:
             found += [
-                record if record.size < LARGE else record._replace(payload=frames.pop(0))
-                for record in _records(data)
+                record if record.size < LARGE else record._replace(payload=bytes(frames.pop(0)))
+                for record in _records(bytes(data))
             ]
             assert not frames
+        self._peers[session].messages.clear()
         return found
 
     def leave(self, session: Session) -> None:
-        """End a session's connection; returns when zmq has noticed."""
-        self._peers.pop(session.number).close()
-        while send(self._socket, session.peer, b""):
-            pass
-
-
-@contextmanager
-def opened() -> Iterator[Desk]:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        yield Desk(context)
-    finally:
-        context.destroy(linger=0)
+        """End a session's connection: nothing can be sent to it any more."""
+        self._peers[session].left = True
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    with opened() as made:
-        yield made
+def desk() -> Desk:
+    return Desk()
 
 
 def data(name: bytes, payload: bytes = b"", tag: bytes = NO_TAG, lane: int = 1) -> Record:
@@ -134,12 +127,14 @@ def test_a_batch_that_could_not_be_sent_is_not_called_redelivered(desk: Desk) ->
     desk.leave(desk.worker)
     heir = desk.session()
     heir_batch = Record(header.SUBSCRIBE, 1, value=100, name=b"Oe/t/").encode()
-    desk.router.receive(desk.asker, data(b"Oe/t/", b"unsent").encode(), [], monotonic())
-    desk.router.receive(heir, heir_batch, [], monotonic())
+    desk.router.receive(desk.asker, [data(b"Oe/t/", b"unsent").encode()], monotonic())
+    desk.router.receive(heir, [heir_batch], monotonic())
+    desk.router.settle()
+    desk.router.bury(desk.worker, "its connection is gone")
     desk.router.settle()
     got = [(record.kind, record.payload) for record in desk.heard(heir) if record.kind != header.SUBSCRIBED]
     assert got == [(header.REDELIVER, b"sent"), (header.DELIVER, b"unsent")]
-    assert desk.worker.number not in desk.router.numbered
+    assert desk.worker.number not in desk.router.sessions
 
 
 def test_credit_in_pieces_reports_what_left_the_queues(desk: Desk) -> None:
@@ -148,10 +143,22 @@ def test_credit_in_pieces_reports_what_left_the_queues(desk: Desk) -> None:
     for _ in range(5):
         desk.ask(desk.worker, Record(header.TAKEN, 1, value=100, ttl=100))
     assert len(desk.heard(desk.worker)) == 400
-    told = [(record.kind, record.number, record.value, record.ttl) for record in desk.heard(desk.asker)]
-    assert sum(value for kind, lane, value, _ in told if (kind, lane) == (header.ACCEPTED, 1)) == 500
-    assert sum(size for *_, size in told) == 500
+    told = [record for record in desk.heard(desk.asker) if record.kind == header.ACCEPTED]
+    for lane in (1, EVERY_LANE):
+        assert sum(record.value for record in told if record.number == lane) == 500
+        assert sum(record.ttl for record in told if record.number == lane) == 500
     assert (desk.asker.waiting, desk.router.tally.held) == (0, 0)
+
+
+def test_many_lanes_are_told_of_together_and_singly_at_the_tick(desk: Desk) -> None:
+    for lane in range(1, 200):
+        desk.ask(desk.asker, data(b"Oe/t/", b"x", lane=lane))
+        desk.ask(desk.worker, Record(header.TAKEN, 1, value=1, ttl=1))
+    told = [(record.number, record.value) for record in desk.heard(desk.asker) if record.kind == header.ACCEPTED]
+    assert told == [(EVERY_LANE, 100)]
+    desk.router.tick(monotonic())
+    told = [(record.number, record.value) for record in desk.heard(desk.asker) if record.kind == header.ACCEPTED]
+    assert sorted(told) == [(EVERY_LANE, 99), *((lane, 1) for lane in range(1, 200))]
 
 
 LARGE_ONE = Record(header.DATA, 1, size=LARGE, name=b"Oe/t/")
@@ -175,20 +182,20 @@ LARGE_ONE = Record(header.DATA, 1, size=LARGE, name=b"Oe/t/")
     ],
 )
 def test_a_broken_batch_ends_its_session_and_says_why(
-    desk: Desk, batch: bytes, frames: list[bytes], reason: str
+    desk: Desk, batch: bytes, frames: list[Frame], reason: str
 ) -> None:
     desk.ask(desk.asker, data(b"Oe/t/", b"before"), frames=None)
     desk.ask(desk.asker, batch, frames=frames)
     refused = desk.heard(desk.asker)[-1]
     assert (refused.kind, refused.number) == (header.REFUSED, 0)
     assert reason in refused.name.decode()
-    assert desk.asker.number not in desk.router.numbered
+    assert desk.asker.number not in desk.router.sessions
     assert desk.heard(desk.worker)[0].payload == b"before"
 
 
 def test_thousands_of_records_are_one_batch(desk: Desk) -> None:
     desk.ask(desk.asker, *[Record(header.PING)] * 5000)
-    assert desk.asker.number in desk.router.numbered
+    assert desk.asker.number in desk.router.sessions
 
 
 def test_a_message_without_a_name_comes_back(desk: Desk) -> None:
@@ -242,19 +249,19 @@ likely = st.builds(
 @given(batches=st.lists(st.lists(likely, max_size=10), max_size=10), cut=st.integers(0, 100))
 def test_no_batch_makes_the_router_stumble(batches: list[list[Record]], cut: int) -> None:
     """Whatever sessions send, the last batch perhaps cut off: nothing of it is left once they are gone."""
-    with opened() as desk:
-        one, two = desk.session(), desk.session()
-        for number, batch in enumerate(batches):
-            session = (one, two)[number % 2]
-            data = b"".join(record.encode() for record in batch)
-            if session.number in desk.router.numbered:
-                desk.ask(session, data[: len(data) - cut] if number == len(batches) - 1 else data)
-            desk.router.tick(monotonic())
-        for session in (one, two):
-            if session.number in desk.router.numbered:
-                desk.ask(session, Record(header.BYE))
-        worker = desk.worker.subscriptions[1]
-        desk.ask(desk.worker, Record(header.TAKEN, 1, value=worker.messages, ttl=worker.bytes))
-        assert (worker.messages, worker.bytes, len(worker.untaken)) == (0, 0, 0)
-        assert (desk.router.tally.held, list(desk.router.numbered)) == (0, [1, 2])
-        assert set(desk.router.places) == {b"Oe/t/", desk.inbox}
+    desk = Desk()
+    one, two = desk.session(), desk.session()
+    for number, batch in enumerate(batches):
+        session = (one, two)[number % 2]
+        data = b"".join(record.encode() for record in batch)
+        if session.number in desk.router.sessions:
+            desk.ask(session, data[: len(data) - cut] if number == len(batches) - 1 else data)
+        desk.router.tick(monotonic())
+    for session in (one, two):
+        if session.number in desk.router.sessions:
+            desk.ask(session, Record(header.BYE))
+    worker = desk.worker.subscriptions[1]
+    desk.ask(desk.worker, Record(header.TAKEN, 1, value=worker.messages, ttl=worker.bytes))
+    assert (worker.messages, worker.bytes, len(worker.untaken)) == (0, 0, 0)
+    assert (desk.router.tally.held, list(desk.router.sessions)) == (0, [1, 2])
+    assert set(desk.router.places) == {b"Oe/t/", desk.inbox}

@@ -1,0 +1,176 @@
+"""The socket that the programs of this machine connect to, and their connections."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.session import Session
+from rpclib_zmq.receiver.sources import Sources
+from rpclib_zmq.wire import Wire
+from rpclib_zmq.zmtp import Frame, Malformed
+
+log = logging.getLogger("rpclib_zmq")
+
+_BACKLOG = 1024
+_LAST_WORD = 0.2
+"""Seconds in all for writing what the last connections have not read, at the end."""
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Connection:
+    """One program, or an operator with a question. It has a session from its greeting on."""
+
+    def __init__(self, accepted: socket.socket, sources: Sources, on_message: OnMessage) -> None:
+        self.session: Session | None = None
+        self.since = monotonic()
+        self._sources = sources
+        self._wire = Wire(
+            accepted, b"ROUTER", lambda frames: on_message(self, frames), self._watch, limits.MAX_FRAME
+        )
+        self._credentials = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.send = self._wire.send
+        self.read = self._wire.read
+        self.fileno = self._wire.fileno
+
+    @property
+    def in_session(self) -> bool:
+        return self.session is not None and not self.session.gone
+
+    @property
+    def pid(self) -> int:
+        """The process at the other end, as the kernel says; 0 when it is of another pid namespace."""
+        pid, _, _ = _CREDENTIALS.unpack(self._credentials)
+        return int(pid)
+
+    @property
+    def ended(self) -> bool:
+        """The other end is gone, and everything it sent has been read."""
+        return self._wire.ended
+
+    def close(self, linger: float = 0.0) -> None:
+        self._sources.remove(self.fileno())
+        self._wire.close(linger)
+
+    def _watch(self, wanted: bool) -> None:
+        self._sources.when_writable(self.fileno(), self._write if wanted else None)
+
+    def _write(self) -> None:
+        if not self._wire.write():
+            self._watch(False)
+
+
+OnMessage = Callable[[Connection, list[Frame]], None]
+
+
+class Entrance:
+    """Accepts connections and reads them.
+
+    ``on_message(connection, frames)`` gets every message. ``on_end(connection, reason)`` is called when a
+    connection ended from the other end, after its last message.
+    """
+
+    def __init__(
+        self, path: Path, sources: Sources, on_message: OnMessage, on_end: Callable[[Connection, str], None]
+    ) -> None:
+        self._path = path
+        self._sources = sources
+        self._on_message = on_message
+        self._on_end = on_end
+        self._connections: set[Connection] = set()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._full = False
+        """There was no file descriptor for another connection."""
+
+    def open(self) -> None:
+        """Begin to accept. Whoever calls holds the lock: a socket that is there is a dead receiver's.
+
+        Raises OSError when the socket cannot be made.
+        """
+        self._path.unlink(missing_ok=True)
+        with _umask(0o177):
+            self._socket.bind(os.fsencode(self._path))
+        self._socket.listen(_BACKLOG)
+        self._sources.add(self._socket.fileno(), self.accept)
+
+    def accept(self) -> None:
+        """Take in whoever connected."""
+        while True:
+            try:
+                accepted, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.error("no connection can be accepted: %s", error.strerror)
+                self._sources.remove(self._socket.fileno())  # it stays readable: ask again at the next tick
+                self._full = True
+                return
+            connection = Connection(accepted, self._sources, self._on_message)
+            self._connections.add(connection)
+            self._sources.add(connection.fileno(), partial(self._read, connection))
+
+    def tick(self, now: float) -> None:
+        """Close connections that say nothing, and accept again."""
+        for connection in list(self._connections):
+            if not connection.in_session and now - connection.since > limits.INTRODUCTION:
+                self._close(connection)
+        if self._full:
+            self._full = False
+            self._sources.add(self._socket.fileno(), self.accept)
+
+    def drain(self, connection: Connection) -> None:
+        """Read what came so far from a process that is no more."""
+        while connection.in_session and self._read(connection):
+            pass
+
+    def stop(self) -> None:
+        """Accept nothing more, after those who connected so far: what they said is read."""
+        self._path.unlink(missing_ok=True)
+        self.accept()
+        for connection in list(self._connections):
+            self._read(connection)
+
+    def close(self) -> None:
+        """Close everything."""
+        until = monotonic() + _LAST_WORD
+        for connection in self._connections:
+            connection.close(max(0.001, until - monotonic()))
+        self._connections.clear()
+        self._sources.remove(self._socket.fileno())
+        self._socket.close()
+
+    def _read(self, connection: Connection) -> bool:
+        """Read once. False: there was nothing, or it ended."""
+        try:
+            if connection.read():
+                return True
+            if not connection.ended:
+                return False
+            reason = "its connection is gone"
+        except Malformed as error:
+            reason = f"it sent {error}"
+        self._close(connection)
+        self._on_end(connection, reason)
+        return False
+
+    def _close(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        connection.close()
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
