@@ -34,19 +34,22 @@ class Wire:
         self._socket = connected
         self._recv = connected.recv
         self._send = connected.send
-        self._inbound = Inbound(on_message, longest)
+        self._inbound = Inbound(on_message, self._on_ready, longest)
         self._watch = watch
-        self._unsent: deque[Frame | memoryview] = deque()
-        """What the socket had no room for."""
+        self._unsent: deque[Frame | memoryview] = deque([b""])
+        """What the socket had no room for. Never empty before the other end takes messages."""
         self.ended = False
         """The other end is gone: nothing more can be sent, and when `read` finds nothing, nothing comes."""
-        self._put(handshake(role))
+        try:
+            connected.send(handshake(role))
+        except OSError:
+            self.ended = True
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def send(self, frames: Sequence[Frame]) -> bool:
-        """Send one message. False: the other end is gone."""
+        """Send one message, now or when there is room. False: the other end is known to be gone."""
         if len(frames) == 1:
             self._put(prefix(len(frames[0])) + frames[0])
         else:
@@ -74,6 +77,10 @@ class Wire:
             self.ended = True
             unsent.clear()
         return False
+
+    def _on_ready(self) -> None:
+        if self.write():
+            self._watch(True)
 
     def _put(self, data: bytes) -> None:
         if self._unsent:

@@ -37,7 +37,7 @@ class Malformed(Exception):
 
 
 def handshake(socket_type: bytes) -> bytes:
-    """What an end sends before its first message. It need not wait for the other's."""
+    """What an end sends at once. Its first message waits for the other's READY: libzmq takes none before."""
     ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(socket_type)) + socket_type
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + _MECHANISM
     return greeting.ljust(_GREETING, b"\0") + bytes((_COMMAND, len(ready))) + ready
@@ -53,11 +53,16 @@ def prefix(size: int, more: bool = False) -> bytes:
 class Inbound:
     """Finds messages in bytes that come in pieces. ``on_message(frames)`` gets each as soon as it is complete.
 
-    What comes goes to `feed`, except while there is `room`: then that is where it is to be put.
+    What comes goes to `feed`, except while there is `room`: then that is where it is to be put. ``on_ready()`` is
+    called when the other end takes messages.
     """
 
-    def __init__(self, on_message: Callable[[list[Frame]], None], longest: int) -> None:
-        self._on_message = on_message
+    def __init__(
+        self, on_message: Callable[[list[Frame]], None], on_ready: Callable[[], None], longest: int
+    ) -> None:
+        self._when_ready = on_message
+        self._on_message: Callable[[list[Frame]], None] = _too_early
+        self._on_ready = on_ready
         self._longest = longest
         self._greeted = False
         self._rest = b""
@@ -89,6 +94,8 @@ class Inbound:
                 if start > end:
                     break
                 (size,) = _UNPACK_LONG(data, offset + 1)
+                if size > self._longest:
+                    raise Malformed(f"a frame of {size} bytes")
             after = start + size
             if after > end:
                 if size <= _SMALL:
@@ -110,8 +117,6 @@ class Inbound:
         self._frame(self._flags, buffer)
 
     def _make_room(self, flags: int, size: int, begun: bytes) -> None:
-        if size > self._longest:
-            raise Malformed(f"a frame of {size} bytes")
         if size > LONG:
             keep_freed()
         self._flags, self._buffer = flags, bytearray(size)
@@ -134,3 +139,10 @@ class Inbound:
                 raise Malformed(f"a message of more than {_MOST} frames")
         elif flags & ~_FLAGS or body.startswith(b"\x05ERROR"):
             raise Malformed("a frame of no known kind, or an error")
+        elif body.startswith(b"\x05READY"):
+            self._on_message = self._when_ready
+            self._on_ready()
+
+
+def _too_early(frames: list[Frame]) -> None:
+    raise Malformed("a message before it was ready")

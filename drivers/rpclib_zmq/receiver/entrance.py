@@ -111,7 +111,7 @@ class Entrance:
                 return
             except OSError as error:
                 log.error("no connection can be accepted: %s", error.strerror)
-                self._sources.remove(self._socket.fileno())  # it stays readable: ask again at the next tick
+                self._sources.remove(self._socket.fileno())  # it stays readable
                 self._full = True
                 return
             connection = Connection(accepted, self._sources, self._on_message)
@@ -123,9 +123,7 @@ class Entrance:
         for connection in list(self._connections):
             if not connection.in_session and now - connection.since > limits.INTRODUCTION:
                 self._close(connection)
-        if self._full:
-            self._full = False
-            self._sources.add(self._socket.fileno(), self.accept)
+        self._accept_again()
 
     def drain(self, connection: Connection) -> None:
         """Read what came so far from a process that is no more."""
@@ -165,6 +163,12 @@ class Entrance:
     def _close(self, connection: Connection) -> None:
         self._connections.discard(connection)
         connection.close()
+        self._accept_again()
+
+    def _accept_again(self) -> None:
+        if self._full:
+            self._full = False
+            self._sources.add(self._socket.fileno(), self.accept)
 
 
 @contextlib.contextmanager

@@ -167,7 +167,7 @@ class Receiver:
         try:
             session.unwatch = self._watch.process(pid, lambda: self._on_death(connection))
         except ProcessLookupError:
-            self._on_death(connection)
+            self._on_end(connection, "its process died")
             return
         self._reply(connection, header.WELCOME, self._greeting() | {"session": session.number})
 

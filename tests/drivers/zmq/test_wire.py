@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -16,50 +15,11 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from rpclib_zmq.records import LARGE
-from rpclib_zmq.wire import Wire
-from rpclib_zmq.zmtp import Frame, Malformed, handshake, prefix
+from rpclib_zmq.zmtp import Malformed, handshake, prefix
+from tests.drivers.zmq.ends import LONGEST, SECONDS, End, Pair, one, two
 
-LONGEST = 16 * 1024 * 1024
 BIG = 5 * 1024 * 1024
 PATTERN = random.Random(2).randbytes(BIG)
-SECONDS = 20.0
-"""Longer than anything here takes."""
-
-Pair = tuple[socket.socket, socket.socket]
-
-
-class End:
-    """A wire, what came in, and whether it wants to hear that it can write."""
-
-    def __init__(self, connected: socket.socket, role: bytes = b"DEALER") -> None:
-        self.messages: list[list[Frame]] = []
-        self.wanted: list[bool] = []
-        self.wire = Wire(connected, role, self.messages.append, self.wanted.append, LONGEST)
-
-    def turn(self, seconds: float) -> None:
-        """Do once what a loop does."""
-        wire = self.wire
-        writers = [wire] if self.wanted[-1:] == [True] else []
-        readable, writable, _ = select.select([wire], writers, [], seconds)
-        if writable and not wire.write():
-            self.wanted.append(False)
-        if readable:
-            wire.read()
-
-    def until(self, condition: Callable[[], object], what: str) -> None:
-        deadline = monotonic() + SECONDS
-        while not condition():
-            assert monotonic() < deadline, what
-            self.turn(0.01)
-
-    def read_all(self) -> None:
-        """Read until there is nothing, or the end."""
-        while self.wire.read():
-            pass
-
-    def expect(self, messages: list[list[bytes]]) -> None:
-        self.until(lambda: len(self.messages) >= len(messages), "all messages")
-        assert self.messages == messages
 
 
 @contextmanager
@@ -169,7 +129,7 @@ def test_messages_one_at_a_time(routing: Ends) -> None:
 
 
 def test_a_sender_never_waits_for_one_that_does_not_read(pair: Pair) -> None:
-    sender, receiver = End(pair[0]), End(pair[1], b"ROUTER")
+    sender, receiver = two(pair)
     body = PATTERN[:100_000]
     sent: list[list[bytes]] = []
     for number in range(100):  # shapes that are written in one piece and in many
@@ -188,7 +148,7 @@ def test_a_sender_never_waits_for_one_that_does_not_read(pair: Pair) -> None:
 
 
 def test_more_pieces_than_are_written_at_once(pair: Pair) -> None:
-    sender, receiver = End(pair[0]), End(pair[1], b"ROUTER")
+    sender, receiver = two(pair)
     message = [b"%d" % number for number in range(1024)]
     assert sender.wire.send(message)
     assert sender.wanted == [], "everything was written"
@@ -196,10 +156,23 @@ def test_more_pieces_than_are_written_at_once(pair: Pair) -> None:
     assert receiver.messages == [message]
 
 
+def test_a_message_waits_until_the_other_end_is_ready(pair: Pair) -> None:
+    """libzmq ends a connection on which one comes before."""
+    end, other = End(pair[0]), pair[1]
+    assert end.wire.send([b"x"])
+    assert end.wire.send([b"y", b"z"])
+    assert end.wanted == []
+    assert other.recv(1000) == handshake(b"DEALER")
+    other.sendall(handshake(b"ROUTER"))
+    assert end.wire.read()
+    assert other.recv(1000) == b"\0\1x\1\1y\0\1z"
+    assert end.wanted == []
+
+
 @pytest.mark.parametrize("unread", [False, True])
 def test_what_the_other_end_sent_before_it_closed_is_read(pair: Pair, unread: bool) -> None:
     """Also where it closed without reading, which resets the connection, and sending was what noticed it."""
-    here, there = End(pair[0]), End(pair[1], b"ROUTER")
+    here, there = two(pair)
     sent = [[b"%d" % number, PATTERN[:1000]] for number in range(20)] + [[PATTERN[:20_000]]]
     if unread:
         assert here.wire.send([b"never read"])
@@ -241,7 +214,7 @@ def test_an_open_connection_with_nothing_to_read_has_not_ended(pair: Pair) -> No
 
 @pytest.mark.parametrize("message", [[b"x"], [b"x", b"y"], [PATTERN], [PATTERN, PATTERN]])
 def test_nothing_can_be_sent_to_an_end_that_closed(pair: Pair, message: list[bytes]) -> None:
-    end = End(pair[0])
+    end = one(pair)
     pair[1].close()
     for _ in range(3):
         assert not end.wire.send(message)
@@ -251,7 +224,7 @@ def test_nothing_can_be_sent_to_an_end_that_closed(pair: Pair, message: list[byt
 
 
 def test_what_waits_for_an_end_that_closes_is_given_up(pair: Pair) -> None:
-    end = End(pair[0])
+    end = one(pair)
     assert end.wire.send([PATTERN])
     assert end.wire.write()
     pair[1].close()
@@ -269,8 +242,8 @@ def test_a_wire_to_nowhere_ends_without_an_error() -> None:
 
 
 def test_closing_waits_for_an_end_that_reads(pair: Pair) -> None:
-    here, there = pair
-    end = End(here)
+    _, there = pair
+    end = one(pair)
     sent = [[PATTERN, b"%d" % number] for number in range(3)]
     for message in sent:
         end.wire.send(message)
@@ -292,7 +265,7 @@ def test_closing_waits_for_an_end_that_reads(pair: Pair) -> None:
 
 @pytest.mark.parametrize("linger", [0.0, 0.2])
 def test_closing_gives_up_when_nobody_reads(pair: Pair, linger: float) -> None:
-    end = End(pair[0])
+    end = one(pair)
     end.wire.send([PATTERN])
     began = monotonic()
     end.wire.close(linger)
@@ -301,7 +274,7 @@ def test_closing_gives_up_when_nobody_reads(pair: Pair, linger: float) -> None:
 
 
 def test_closing_waits_for_nothing_when_all_is_written(pair: Pair) -> None:
-    end = End(pair[0])
+    end = one(pair)
     end.wire.send([b"x"])
     began = monotonic()
     end.wire.close(SECONDS)
@@ -319,8 +292,7 @@ def test_what_is_no_message_is_raised_after_those_before_it(pair: Pair) -> None:
 
 def test_a_long_frame_is_not_copied(pair: Pair) -> None:
     """It is read where it stays."""
-    end = End(pair[0])
-    other = End(pair[1], b"ROUTER")
+    end, other = two(pair)
     other.wire.send([PATTERN])
     while not end.messages:
         other.wire.write()

@@ -16,7 +16,7 @@ from rpclib_zmq.zmtp import Frame, Inbound, Malformed, handshake, prefix
 
 LONGEST = 100_000
 HELLO = handshake(b"DEALER")
-GREETING = HELLO[:64]
+GREETING, READY = HELLO[:64], HELLO[64:]
 MORE, LONG, COMMAND = 1, 2, 4
 SIZES = [0, 1, 2, 255, 256, 257, LARGE - 1, LARGE, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 70_000]
 PATTERN = random.Random(1).randbytes(1 << 17)
@@ -40,7 +40,11 @@ class Reader:
 
     def __init__(self, longest: int = LONGEST) -> None:
         self.messages: list[list[Frame]] = []
-        self.inbound = Inbound(self.messages.append, longest)
+        self.ready = 0
+        self.inbound = Inbound(self.messages.append, self._on_ready, longest)
+
+    def _on_ready(self) -> None:
+        self.ready += 1
 
     def take(self, data: bytes) -> None:
         """Bytes that are there at once: what fits goes where there is room."""
@@ -176,6 +180,18 @@ def test_commands_are_passed_over() -> None:
     assert received(HELLO, *(stream[place : place + 999] for place in range(0, len(stream), 999))) == expected
 
 
+def test_a_message_waits_for_the_handshake() -> None:
+    reader = Reader()
+    reader.take(GREETING)
+    with pytest.raises(Malformed, match="before it was ready"):
+        reader.take(encode([b"x"]))
+    reader = Reader()
+    reader.take(GREETING)
+    assert reader.ready == 0
+    reader.take(READY)
+    assert reader.ready == 1
+
+
 @pytest.mark.parametrize("flags", [8, 16, 32, 64, 128, 0xFF, 8 | MORE, 8 | COMMAND])
 def test_unknown_flags_are_wrong(flags: int) -> None:
     long = flags & LONG
@@ -200,8 +216,8 @@ def test_a_greeting_of_any_zmtp_3_will_do() -> None:
     later = bytearray(greeting())
     later[11] = 1  # the minor version
     later[1:9] = b"\0\0\0\0\0\0\0\x01"
-    assert received(bytes(later) + encode([b"x"])) == [[b"x"]]
-    assert received(greeting(major=4) + encode([b"x"])) == [[b"x"]]
+    for each in (bytes(later), greeting(major=4)):
+        assert received(each + READY + encode([b"x"])) == [[b"x"]]
     assert greeting() == GREETING
 
 
