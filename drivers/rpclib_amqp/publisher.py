@@ -26,9 +26,9 @@ SPARE_SCOUTS = 8
 """Kept for the next addresses."""
 MORE_FOR = 2.0
 """Seconds for which more than those are kept, since addresses come in bursts."""
-FRESH = 1.0
+FRESH = 5.0
 """Seconds for which a message that arrived vouches for its address. A thousand addresses in turn must come around
-within that, or else all of them would stay with the scouts."""
+within that, on a slow machine too, or else all of them would stay with the scouts."""
 HELD_AT_MOST = 1024 * 1024
 """Bytes held for one address that are back-pressure for all."""
 
