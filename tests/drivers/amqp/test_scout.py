@@ -63,6 +63,7 @@ async def test_seldom_used_address_stays_with_scouts(amqp_url: str, exchange: st
         for _ in range(2):
             driver.send(route, b"seldom", None)
             await subscription.receive()
+            await until(lambda: route.scouting is None, "the scout, whom the message may overtake")
             assert not route.open
             await until(lambda: route.arrived + FRESH < asyncio.get_running_loop().time(), "staleness")
         driver.send(route, b"often", None)
