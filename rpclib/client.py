@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rpclib import serializer
 from rpclib.address import Address, Target, parse_version
 from rpclib.calls import Call
-from rpclib.context import current
+from rpclib.context import Context, current
 from rpclib.driver import Driver, Route
 from rpclib.envelope import CALL, CAST, encode_request
 from rpclib.errors import (
@@ -152,8 +152,8 @@ class Client:
         serializer.check(arguments)
         context, outer = self.options.context, current.get()
         if outer is not None:
-            context = {**outer.metadata, **context}
-            timeout = self._inherit(outer.remaining, timeout, method)
+            context = {**(outer.context or {}), **context}
+            timeout = self._inherit(Context(outer).remaining, timeout, method)
         driver = rpc.connection.driver
         if driver is None or driver.congested or rpc.inbox is None:
             driver, timeout = await self._wait(timeout, method)
@@ -202,7 +202,7 @@ class Client:
         serializer.check(arguments)
         context, outer = options.context, current.get()
         if outer is not None:
-            context = {**outer.metadata, **context}
+            context = {**(outer.context or {}), **context}
         body = encode_request(
             CAST,
             next(rpc.ids),

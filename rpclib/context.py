@@ -19,12 +19,10 @@ class Context:
     ``method``: the method called. ``id``: the request's id as hex, for logs.
     """
 
-    __slots__ = ("_request", "deadline")
+    __slots__ = ("_request",)
 
-    def __init__(self, request: Request, deadline: float | None) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
-        self.deadline = deadline
-        """On the monotonic clock."""
 
     @property
     def id(self) -> str:
@@ -45,15 +43,17 @@ class Context:
     @property
     def remaining(self) -> float | None:
         """Seconds until the caller stops waiting, never negative; None for a cast, for which nobody waits."""
-        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+        deadline = self._request.deadline
+        return None if deadline is None else max(0.0, deadline - monotonic())
 
 
-current: ContextVar[Context | None] = ContextVar("rpclib_context", default=None)
+current: ContextVar[Request | None] = ContextVar("rpclib_request", default=None)
+"""The request being served. A `Context` is made of it when somebody asks, which few endpoints do."""
 
 
 def current_context() -> Context:
     """The context of the request that the running endpoint serves. Raises RpcError outside one."""
-    context = current.get()
-    if context is None:
+    request = current.get()
+    if request is None:
         raise RpcError("current_context() is for endpoints: no request is being served here")
-    return context
+    return Context(request)

@@ -31,12 +31,13 @@ _MAX_REPLY_TO: Final = 255
 
 class Request:
     """A CALL or CAST, made of decoded fields. ``remaining`` is the caller's budget in seconds when it was sent, or
-    None. Raises BadEnvelope."""
+    None; ``deadline`` when it ends, on the monotonic clock of who serves it. Raises BadEnvelope."""
 
     __slots__ = (
         "args",
         "caller",
         "context",
+        "deadline",
         "id",
         "kind",
         "method",
@@ -76,6 +77,7 @@ class Request:
         self.method: str = method
         self.args: dict[str, Any] = args
         self.remaining: float | None = None if budget is None else budget / 1000
+        self.deadline: float | None = None
         self.reply_to: str | None = reply_to
         self.namespace: str | None = namespace
         self.version: str | None = version

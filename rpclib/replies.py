@@ -84,13 +84,13 @@ class Replies:
             self._give_up(request, error)
         return True
 
-    async def answer(self, request: Request, context: Context, body: bytes) -> None:
+    async def answer(self, request: Request, body: bytes) -> None:
         """Send an answer as soon as there is a session for it; give up when its caller has."""
         if request.reply_to is None:
             return
         try:
             while True:
-                left = context.remaining
+                left = Context(request).remaining
                 await self._rpc.connection.ready(_PATIENCE if left is None else left)
                 if self.answer_now(request, body):
                     return

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-import functools
 import struct
 import threading
 import uuid
@@ -42,6 +41,7 @@ _DATE = struct.Struct(">i")  # proleptic ordinal
 _TIMEDELTA = struct.Struct(">iii")  # days, seconds, microseconds, as normalised by Python
 _MICROSECOND = dt.timedelta(microseconds=1)
 _SECOND = dt.timedelta(seconds=1)
+_unpack = msgpack.unpackb
 
 
 def pack(value: Any) -> bytes:
@@ -67,8 +67,15 @@ def unpack(body: bytes) -> Any:
     """The value of ``body``. Raises ValueError for anything malformed, and nothing else."""
     try:
         if len(body) <= MAX_ELEMENTS:  # no container can claim to hold more than there are bytes
-            return _unpack(body)
-        return _unpack(body, max_array_len=MAX_ELEMENTS, max_map_len=MAX_ELEMENTS)
+            return _unpack(body, ext_hook=_decode_ext, strict_map_key=False, timestamp=_AS_DATETIME)
+        return _unpack(
+            body,
+            ext_hook=_decode_ext,
+            strict_map_key=False,
+            timestamp=_AS_DATETIME,
+            max_array_len=MAX_ELEMENTS,
+            max_map_len=MAX_ELEMENTS,
+        )
     except Exception as error:
         # The C decoder raises whatever it meets: UnicodeDecodeError, TypeError for an unhashable key, ...
         raise ValueError(str(error) or type(error).__name__) from None
@@ -180,9 +187,6 @@ def _decode_ext(code: int, data: bytes) -> Any:
     # Scalars only, decoded without this hook: a set in a set would otherwise recurse once per level.
     elements = min(len(data), MAX_ELEMENTS)
     return set(msgpack.unpackb(data, ext_hook=_decode_scalar, timestamp=_AS_DATETIME, max_array_len=elements))
-
-
-_unpack = functools.partial(msgpack.unpackb, ext_hook=_decode_ext, strict_map_key=False, timestamp=_AS_DATETIME)
 
 
 class _Thread(threading.local):

@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
@@ -130,7 +129,7 @@ class Transport(Listener):
         self.alive: bytes | None = None
         """The id of the last ALIVE envelope that came back."""
         self._first = int.from_bytes(os.urandom(8)) << 64
-        self.ids = map(partial(int.to_bytes, length=16, byteorder="big"), itertools.count(self._first))
+        self.ids = map(int.to_bytes, itertools.count(self._first), itertools.repeat(16))
         """The next is 16 bytes, unique: random per transport, then a number."""
         self._intake: Intake | None = None
         self._watching: asyncio.Task[None] | None = None

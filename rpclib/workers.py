@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from rpclib.context import Context, current
+from rpclib.context import current
 from rpclib.driver import Delivery
 from rpclib.endpoints import Endpoints, Method
 from rpclib.envelope import CALL, Request, decode
@@ -98,23 +98,21 @@ class Workers:
         except BadEnvelope as error:
             self._rpc.bad_envelope(error)
             return
-        deadline = None
         if request.remaining is not None:
             left = request.remaining - delivery.waited
             if left <= 0:
                 self._rpc.counters.expired += 1
                 return
-            deadline = monotonic() + left
-        context = Context(request, deadline)
+            request.deadline = monotonic() + left
         self.count += 1
         try:
             method = self._endpoints.find(request)
             if delivery.redelivered and not method.idempotent:
                 raise self._may_have_run(request)
         except RpcError as error:
-            self._rpc.crew.add(self, self._refuse, request, context, error)
+            self._rpc.crew.add(self, self._refuse, request, error)
         else:
-            self._rpc.crew.add(self, self._run, request, context, method)
+            self._rpc.crew.add(self, self._run, request, method)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """Called by the crew: a request has ended."""
@@ -143,8 +141,8 @@ class Workers:
         if not self._hungry and not self.count:
             self._quiet.set()
 
-    async def _run(self, request: Request, context: Context, method: Method) -> None:
-        token = current.set(context)
+    async def _run(self, request: Request, method: Method) -> None:
+        token = current.set(request)
         try:
             if method.is_async:
                 result = await method.function(**request.args)
@@ -161,18 +159,18 @@ class Workers:
         finally:
             current.reset(token)
         if request.kind == CALL and not self._rpc.replies.answer_now(request, body):
-            await self._answer_later(request, context, body)
+            await self._answer_later(request, body)
 
-    async def _refuse(self, request: Request, context: Context, error: RpcError) -> None:
+    async def _refuse(self, request: Request, error: RpcError) -> None:
         kind = "call" if request.kind == CALL else "cast"
         log.warning("%s of %s from %s not run: %s", kind, request.method[:80], request.caller, error)
         self._rpc.counters.failed += 1
         body = refusal(request, error)
         if request.kind == CALL and not self._rpc.replies.answer_now(request, body):
-            await self._answer_later(request, context, body)
+            await self._answer_later(request, body)
 
-    async def _answer_later(self, request: Request, context: Context, body: bytes) -> None:
-        answer = self._rpc.replies.answer(request, context, body)
+    async def _answer_later(self, request: Request, body: bytes) -> None:
+        answer = self._rpc.replies.answer(request, body)
         task = asyncio.current_task()
         assert task is not None
         if task.cancelling():  # this task cannot wait any more

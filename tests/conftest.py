@@ -7,6 +7,8 @@ import inspect
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, timeout=120)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture
+def zmq_url() -> Iterator[str]:
+    """A run directory with a receiver of its own, once somebody connects."""
+    with tempfile.TemporaryDirectory(prefix="rpclib-") as folder:
+        yield f"zmq://{folder}"
+        stop = [sys.executable, "-m", "rpclib_zmq.receiver", "--run-dir", folder, "stop"]
+        subprocess.run(stop, check=True, capture_output=True, timeout=20)

@@ -13,11 +13,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import tomllib
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -156,14 +155,6 @@ def excess(counts: dict[str, float], budget: dict[str, float]) -> list[str]:
         for kind, limit in budget.items()
         if counts.get(kind, 0) > limit
     ]
-
-
-@pytest.fixture
-def zmq_url() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="rpclib-") as folder:
-        yield f"zmq://{folder}"
-        stop = [sys.executable, "-m", "rpclib_zmq.receiver", "--run-dir", folder, "stop"]
-        subprocess.run(stop, check=True, capture_output=True, timeout=20)
 
 
 @pytest.fixture

@@ -131,6 +131,12 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
                 self._stream.write(data)
                 self.on_written(self.frames_sent)
 
+    def turn_next(self) -> None:
+        """Somebody is about to send in the loop's next turn: have that leave at its end, and not a turn later."""
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+
     def _turn(self) -> None:
         # Where messages come one by one, the first of a turn need not wait for others.
         self._turning = False

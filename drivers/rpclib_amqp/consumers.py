@@ -18,6 +18,8 @@ from rpclib_amqp.codec import TAG_LENGTH, Message, Receiver
 from rpclib_amqp.connection import Connection
 
 MAX_PREFETCH = 65535
+PATIENCE = 0.002
+"""Seconds for which acknowledging may wait for more to acknowledge."""
 _TAG = f"{{:0{TAG_LENGTH}x}}"
 _TAGS = 16**TAG_LENGTH
 
@@ -51,9 +53,12 @@ class Consumers:
         self._opening = asyncio.Lock()
         self._tags = itertools.count()
         self._prefetch = 0
+        self._many = MAX_PREFETCH
+        """As many as are acknowledged without waiting for more: half of what the most modest consumer gets."""
         self._taken: list[int] = []
         self._waiting: set[Consumer] = set()
         self._due = False
+        self._timer: asyncio.TimerHandle | None = None
 
     async def consume(self, consumer: Consumer, queue: str, prefetch: int) -> bytes:
         """Consume from ``queue``. Returns the consumer tag. Raises ChannelClosed, be it for another's request."""
@@ -64,6 +69,8 @@ class Consumers:
         if self._acknowledged and prefetch != self._prefetch:  # it applies to the consumers that follow
             self._prefetch = prefetch
             requests.append(channel.request(channel.basic_qos, prefetch_count=min(prefetch, MAX_PREFETCH)))
+        if prefetch:
+            self._many = min(self._many, max(1, prefetch // 2))
         tag = self._free_tag(channel)
         channel.consumers[tag] = consumer
         requests.append(channel.request(channel.consume, queue, tag, self._acknowledged))
@@ -81,16 +88,20 @@ class Consumers:
             channel.consumers.pop(tag, None)  # unless its queue was deleted meanwhile
 
     def take(self, consumer: Consumer, messages: list[Message]) -> None:
-        """The consumer took ``messages``, its oldest; they are acknowledged once in a turn of the loop."""
+        """The consumer took ``messages``, its oldest. They are acknowledged once that is worth a frame, at the
+        latest `PATIENCE` later: each is a system call here and wakes three processes of the broker."""
         if not self._acknowledged:
             return
         self._taken += [message.tag for message in messages]
         if not consumer.arrived:
             self._waiting.discard(consumer)
-        if not self._due:
-            self._due = True
-            if not self._connection.telling:
-                self._loop.call_soon(self.settle)
+        if len(self._taken) >= self._many:
+            if not self._due:
+                self._due = True
+                if not self._connection.telling:
+                    self._loop.call_soon(self.told)
+        elif self._timer is None:
+            self._timer = self._loop.call_later(PATIENCE, self._out_of_patience)
 
     def leave(self, consumer: Consumer) -> None:
         """The consumer was told of its messages and did not take all."""
@@ -105,6 +116,11 @@ class Consumers:
         consumer.arrived.clear()
         self._waiting.discard(consumer)
 
+    def told(self) -> None:
+        """Acknowledge what was taken if that is much."""
+        if self._due:
+            self.settle()
+
     def settle(self) -> None:
         """Acknowledge what was taken."""
         self._due = False
@@ -113,6 +129,10 @@ class Consumers:
             oldest = min((consumer.arrived[0].tag for consumer in self._waiting), default=None)
             for tag, before_as_well in acknowledgements(taken, oldest):
                 self._channel.basic_ack(tag, before_as_well)
+
+    def _out_of_patience(self) -> None:
+        self._timer = None
+        self.settle()
 
     async def shut(self) -> None:
         """Close the channel."""

@@ -88,7 +88,7 @@ class AmqpDriver(Driver):
         self._publishing, self._consuming = publishing, consuming
         self._control = Control(consuming)
         self._consumers = Consumers(consuming, acknowledged=True)
-        consuming.on_told = self._consumers.settle
+        consuming.on_told = self._on_told
         self._publisher = Publisher(publishing, channel, self._events, self.pressure, self._lose)
         keeping = keep_bound(consuming, self._control, self._subscriptions)
         self._upkeep = asyncio.get_running_loop().create_task(keeping)
@@ -186,6 +186,10 @@ class AmqpDriver(Driver):
             self._lose(AccessDenied(f"the broker refused a message: {error}"))
         elif error.code:
             self._lose(ConnectionLost(f"the broker refused a message: {error}", maybe_executed=True))
+
+    def _on_told(self) -> None:
+        self._consumers.told()
+        self._publishing.turn_next()  # answers, or the next calls of those who got theirs
 
     def _lose(self, error: TransportError) -> None:
         if self._end is None:

@@ -37,10 +37,11 @@ class Message(Delivery):
 class Queue:
     """What waits for the subscribers of one address that have no room, and whose turn is next."""
 
-    __slots__ = ("address", "subscriptions", "waiting")
+    __slots__ = ("address", "for_all", "subscriptions", "waiting")
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.for_all = address.kind is Kind.ALL
         self.waiting: deque[Message] = deque()
         self.subscriptions: deque[FakeSubscription] = deque()
 
@@ -74,7 +75,7 @@ class Hub:
         if not subscriptions:
             if queue.address.kind is Kind.ONE:
                 message.sender.tell_undeliverable(message, "no subscriber")
-        elif queue.address.kind is Kind.ALL:
+        elif queue.for_all:
             for subscription in subscriptions:
                 copy = Message(message.body, None, b"", message.sender)
                 copy.expires = message.expires

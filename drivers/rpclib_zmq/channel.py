@@ -136,6 +136,9 @@ class Channel:
             if len(frames) > 1:
                 self._frames = deque(frames[1:])
             self._on_batch(bytes(frames[0]))
+            if not self._turning:  # whom that woke sends in the next turn: at the end of it, not a turn later
+                self._turning = True
+                self._loop.call_soon(self._turn)
 
     def _watch(self, wanted: bool) -> None:
         if wanted:

@@ -17,10 +17,11 @@ OWN = Address(Kind.ONE, "rpclib", "t", "s")
 EVERY = Address(Kind.ALL, "rpclib", "t")
 
 
-def request(context: dict[str, Any] | None = None) -> Request:
-    """A request by itself."""
+def request(deadline: float | None = None, *, context: dict[str, Any] | None = None) -> Request:
+    """A request by itself, as one that is served."""
     made = decode(encode_request(CALL, b"\1" * 16, "boot", {}, 5.0, "caller", None, None, context, "web1:7"))
     assert isinstance(made, Request)
+    made.deadline = deadline
     return made
 
 

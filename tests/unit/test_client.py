@@ -12,7 +12,7 @@ import pytest
 import rpclib
 from rpclib import envelope
 from rpclib.address import Address, Kind
-from rpclib.context import Context, current
+from rpclib.context import current
 from rpclib.envelope import CALL
 from tests.unit.asking import request
 from tests.unit.calling import Service, connect, reply
@@ -150,7 +150,7 @@ async def test_the_limit_is_the_sessions(driver: type[Scripted]) -> None:
 
 async def test_what_the_served_request_has_left_bounds_calls_made_in_it(driver: type[Scripted]) -> None:
     async with connect(driver) as rpc, rpc.server("t", [Service()]):
-        token = current.set(Context(request(context={"trace": "x"}), monotonic() + 0.1))
+        token = current.set(request(monotonic() + 0.1, context={"trace": "x"}))
         try:
             with pytest.raises(rpclib.CallTimeout):
                 await rpc.client("t", timeout=100).call("hang")

@@ -17,10 +17,9 @@ def test_outside_a_request_there_is_none() -> None:
 
 
 def test_what_it_tells() -> None:
-    context = Context(request(context={"trace": "abc"}), monotonic() + 5)
-    token = current.set(context)
+    token = current.set(request(monotonic() + 5, context={"trace": "abc"}))
     try:
-        assert rpclib.current_context() is context
+        context = rpclib.current_context()
     finally:
         current.reset(token)
     assert (context.id, context.method, context.caller) == ("01" * 16, "boot", "web1:7")
@@ -31,12 +30,12 @@ def test_what_it_tells() -> None:
 
 def test_metadata_cannot_be_changed() -> None:
     for metadata in ({"a": 1}, {}, None):
-        context = Context(request(context=metadata), None)
+        context = Context(request(context=metadata))
         assert dict(context.metadata) == (metadata or {})
         with pytest.raises(TypeError):
             context.metadata["b"] = 2  # type: ignore[index]
 
 
 def test_remaining_is_never_negative_and_none_for_a_cast() -> None:
-    assert Context(request(), monotonic() - 5).remaining == 0.0
-    assert Context(request(), None).remaining is None
+    assert Context(request(monotonic() - 5)).remaining == 0.0
+    assert Context(request()).remaining is None

@@ -105,7 +105,7 @@ async def test_closed_channel_is_replaced(rabbit: Rabbit, exchange: str) -> None
         for number in range(4):
             driver.send(route, b"%d" % number, None)
         taken = await subscription.receive(2)
-        await asyncio.sleep(0)  # the acknowledgement of these leaves
+        driver._consumers.settle()  # now, and not a little later
         await waiting(subscription, 2)
         old = driver._consumers._channel
         assert old is not None

@@ -93,6 +93,36 @@ async def test_one_that_takes_nothing_holds_up_nobody(rabbit: Rabbit, exchange: 
         assert [item.body for item in await fast.receive()] == [b"on"]
 
 
+async def test_acknowledgements_are_gathered(amqp_url: str, exchange: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for half of what the consumer with the smallest prefetch gets, however few are taken at a time."""
+    monkeypatch.setattr("rpclib_amqp.consumers.PATIENCE", 60.0)
+    async with session(amqp_url) as (driver, _):
+        modest = await tap(driver, one(exchange, "modest"), prefetch=10)
+        greedy = await tap(driver, one(exchange, "greedy"), prefetch=100)
+        channel = driver._consumers._channel
+        assert channel is not None
+        acknowledged: list[int] = []
+        monkeypatch.setattr(channel, "basic_ack", lambda tag, before_as_well: acknowledged.append(tag))
+        for _ in range(11):
+            driver.send(driver.route(greedy.address), b"", None)
+        await waiting(greedy, 11)
+        for _ in range(11):
+            greedy.take(1)
+            await asyncio.sleep(0)
+        assert acknowledged == [5, 10]
+        assert modest.subscription.waiting == 0
+
+
+async def test_few_are_acknowledged_soon(rabbit: Rabbit, exchange: str) -> None:
+    async with session(rabbit.url) as (driver, _):
+        requests = await tap(driver, one(exchange), prefetch=100)
+        driver.send(driver.route(requests.address), b"", None)
+        await requests.receive()
+        async with asyncio.timeout(20):
+            while await unsettled(rabbit, exchange, "compute"):
+                pass
+
+
 async def test_prefetch_is_each_consumers_own(rabbit: Rabbit, exchange: str) -> None:
     async with session(rabbit.url) as (driver, _), session(rabbit.url) as (sender, _):
         taps = [await tap(driver, one(exchange, f"t{size}"), prefetch=size) for size in (3, 5, 3)]
