@@ -126,8 +126,7 @@ class Router:
             if length or nothing:
                 raise Broken("a record that tells what was taken has a name or a payload")
             subscription = session.subscriptions.get(number)
-            if subscription is not None:
-                subscription.took(messages, size)
+            if subscription is not None and subscription.took(messages, size):
                 subscription.place.serve(subscription, now)
             return offset + HEAD
         record, after = read(data, offset)

@@ -71,13 +71,16 @@ class Subscription(Taker):
         self.bytes += size
         return True
 
-    def took(self, messages: int, size: int) -> None:
-        """The session took the oldest ``messages``, of ``size`` bytes."""
+    def took(self, messages: int, size: int) -> bool:
+        """The session took the oldest ``messages``, of ``size`` bytes. Returns whether something may wait for that:
+        while there was room, nothing did."""
+        full = not self.room
         self.messages = max(0, self.messages - messages)
         self.bytes = max(0, self.bytes - size)
         untaken = self.untaken
         for _ in range(min(messages, len(untaken))):
             untaken.popleft()
+        return full
 
 
 class Session(Sender):
