@@ -37,6 +37,8 @@ def main() -> int:
     found = report.as_json(results, plan, described)
     (options.out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"written: {options.out}/results.json", *plots.draw(found, options.out), markup=False)
+    if results.interrupted:
+        return 128 + signal.SIGINT
     return 1 if any(name.startswith("rpclib") for failed in results.failed.values() for name in failed) else 0
 
 
@@ -59,6 +61,8 @@ def _measure(plan: Plan, peers: list[Peer], console: Console) -> Results:
 
                     run.measure(work, watch)
                     screen.finish(work, run.results, expected[work.key] - done)
+        except KeyboardInterrupt:
+            run.results.interrupted = True
         finally:
             run.close()
         return run.results

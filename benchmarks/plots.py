@@ -18,6 +18,7 @@ OTHERS = {
     "FastStream": "#756bb1",
     "pyzmq": "#222222",
     "pyzmq blocking": "#c49c00",
+    "zmq.asyncio": "#a6761d",
     "zerorpc": "#e6550d",
     "Pyro5": "#31a354",
     "nats-py": "#756bb1",
@@ -90,7 +91,8 @@ def _against(found: dict[str, Any], keys: dict[float, str], x_label: str, y_labe
         axis.set_xticks(list(keys), [f"{x:g}" for x in keys])
         axis.minorticks_off()
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=8, frameon=False)
+        if axis.lines:
+            axis.legend(fontsize=8, frameon=False)
     axes[0].set_ylabel(y_label)
     return _finished(figure, found)
 
@@ -111,7 +113,8 @@ def _latency(found: dict[str, Any]) -> Any:
         axis.set(xscale="log", yscale="log", xlabel="percent of calls, one at a time", title=family)
         axis.set_xticks([1 / (1 - percent / 100) for percent in PERCENTS], [f"{percent:g}" for percent in PERCENTS])
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=8, frameon=False)
+        if axis.lines:
+            axis.legend(fontsize=8, frameon=False)
     axes[0].set_ylabel("milliseconds or less")
     return _finished(figure, found)
 

@@ -21,6 +21,7 @@ def as_json(results: Results, plan: Plan, machine: dict[str, Any]) -> dict[str, 
     return {
         "machine": machine,
         "versions": results.versions,
+        "interrupted": results.interrupted,
         "plan": {"rounds": plan.rounds, "seconds": plan.seconds, "work": [work.key for work in plan.work]},
         "skipped": results.skipped,
         "missing": results.missing,
@@ -149,9 +150,10 @@ def goals_table(results: Results) -> Table:
 
 
 def absent(results: Results) -> list[str]:
-    """A line for each work that was skipped, and each peer that did not take part or failed in something."""
+    """A line for an interruption, each work that was skipped, and each peer that did not take part or failed."""
     titles = {work.key: work.title for work in FULL}
-    lines = [f"not measured: {titles[key]} ({reason})" for key, reason in results.skipped.items()]
+    lines = ["interrupted: this is what had been measured"] if results.interrupted else []
+    lines += [f"not measured: {titles[key]} ({reason})" for key, reason in results.skipped.items()]
     lines += [f"missing: {name} ({reason})" for name, reason in results.missing.items()]
     for key, peers in results.failed.items():
         lines += [f"failed: {name} in {titles[key]} ({reason})" for name, reason in peers.items()]

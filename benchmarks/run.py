@@ -39,6 +39,8 @@ class Results:
     """By work: peers that failed in it, with the reason."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the brokers and libraries."""
+    interrupted: bool = False
+    """Whether the run was stopped before it had measured everything."""
 
     def add(self, work: Work, peer: Peer, number: int, sample: Sample) -> None:
         self.samples.setdefault(work.key, {}).setdefault(peer.name, {})[number] = sample

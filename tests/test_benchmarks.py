@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -200,14 +201,23 @@ def test_another_message_for_each_cast_is_over_budget() -> None:
     assert any("sends" in line for line in excess(count(twice), BUDGET["fake"]["cast"]))
 
 
-def benchmark(folder: Path, *, peers: str, work: str, rounds: int) -> tuple[dict[str, Any], str]:
-    """Run the benchmark as a user does; its results, and what it printed."""
+def benchmark_command(folder: Path, *, peers: str, work: str, rounds: int) -> list[str]:
+    command = [sys.executable, "-m", "benchmarks", "--rounds", str(rounds), "--seconds", "0.01"]
+    return [*command, "--out", str(folder), "--peers", peers, "--work", work]
+
+
+def benchmark_environment(folder: Path) -> dict[str, str]:
+    """With the benchmark, of all that is in the project, importable."""
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    command = [sys.executable, "-m", "benchmarks", "--rounds", str(rounds), "--seconds", "0.01"]
+    return {**environment, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+
+
+def benchmark(folder: Path, *, peers: str, work: str, rounds: int) -> tuple[dict[str, Any], str]:
+    """Run the benchmark as a user does; its results, and what it printed."""
     done = subprocess.run(
-        [*command, "--out", str(folder), "--peers", peers, "--work", work],
-        env={**environment, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"},
+        benchmark_command(folder, peers=peers, work=work, rounds=rounds),
+        env=benchmark_environment(folder),
         capture_output=True,
         text=True,
         timeout=100,
@@ -232,6 +242,24 @@ def test_apart_an_operation_costs_no_more_than_budgeted(tmp_path: Path) -> None:
         }
         assert all(counts.values())
         assert not excess(counts, BUDGET[scheme]["apart"]), peer
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_reports_what_it_has(tmp_path: Path) -> None:
+    command = benchmark_command(tmp_path, peers="rpclib fake", work="latency,calls-8,calls-64,casts", rounds=40)
+    with subprocess.Popen(command, env=benchmark_environment(tmp_path), stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("calls, one at a time"):
+                break
+        run.send_signal(signal.SIGINT)
+        printed = run.stdout.read()
+    assert run.returncode == 128 + signal.SIGINT
+    assert "interrupted: this is what had been measured" in printed
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["interrupted"]
+    assert len(found["work"]["latency"]["peers"]["rpclib fake"]["samples"]) == 40
+    assert not found["work"]["casts"]["peers"]
 
 
 @pytest.mark.slow

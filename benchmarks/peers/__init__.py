@@ -74,6 +74,7 @@ PEERS = (
     Peer("pyzmq", "pyzmq_on_loop", "zmq", ZMQ, "none", ASYNC | MANY),
     Peer("pyzmq again", "pyzmq_on_loop", "zmq", ZMQ, "none", ASYNC | MANY),
     Peer("pyzmq blocking", "pyzmq_bare", "zmq", ZMQ, "none", BY_HAND | MANY),
+    Peer("zmq.asyncio", "zmq_asyncio", "zmq", ZMQ, "none", BY_HAND | {"workers"}),
     Peer("zerorpc", "zerorpc_peer", "zerorpc", ZMQ, "none", BLOCKING),
     Peer("Pyro5", "pyro5_peer", "Pyro5", ZMQ, "none", BLOCKING),
     Peer("nats-py", "nats_peer", "nats", ZMQ, "nats", ASYNC | MANY),
