@@ -30,11 +30,9 @@ class Credits:
         messages += before
         size += size_before
         self._untold[number] = messages, size
-        if messages >= room:
+        if 2 * messages >= room or size >= _MUCH:
             self.tell()
-            self._flush()  # it hands over more while these are worked on
-        elif 2 * messages >= room or size >= _MUCH:
-            self.tell()
+            self._flush()  # now: it hands over more while these are worked on
         elif self._timer is None:
             self._timer = self._loop.call_later(_PATIENCE, self._out_of_patience)
 
