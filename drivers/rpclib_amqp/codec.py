@@ -8,6 +8,7 @@ agree with this module, which is found out at import.
 
 from __future__ import annotations
 
+import functools
 import logging
 import struct
 from collections.abc import Callable, Mapping
@@ -23,15 +24,18 @@ from rpclib.driver import Delivery
 LOG = logging.getLogger("rpclib_amqp")
 
 _FRAME = struct.Struct(">BHL")  # type, channel, size of the payload
-_DELIVER = struct.Struct(">BHLLB4sQB")  # the same, the method, its consumer tag, delivery tag, redelivered
-_HEADER = struct.Struct(">BHLHHQ")  # a header frame up to its properties
+_LEAD = struct.Struct(">BHLLB")  # the same, the method, the length of its consumer tag
+_MIDDLE = struct.Struct(">BBHLHHQ")  # the end of a frame, and a header frame up to its properties
+_TAIL = struct.Struct(">BBH")  # the end of a frame, and a body frame up to its size
 _CONTENT = struct.Struct(">BHLHHQHBBHL")  # a header frame without properties, and the head of a body frame
-_EXPIRING = struct.Struct(">BHLHHQHB")  # a header frame up to the length of its expiration
-_REST = struct.Struct(">BBHL")  # the end of that, and the head of a body frame
 _METHOD, _HEAD, _BODY, _END = 1, 2, 3, 0xCE
 _BASIC = 60
 _BASIC_DELIVER = 60 << 16 | 60
 _EXPIRATION = 1 << 8
+_METHOD_FIXED = 18
+"""Bytes of a method frame's payload beside the names of the exchange and the routing key."""
+_HEADER_FIXED = 12
+"""Bytes of a header frame's payload beside the properties."""
 _OVERHEAD = 8
 """Bytes of a frame beside its payload."""
 END = b"\xce"
@@ -72,56 +76,98 @@ def content(channel: int, size: int, expiration: bytes) -> bytes:
     if not expiration:
         return _CONTENT.pack(_HEAD, channel, 14, _BASIC, 0, size, 0, _END, _BODY, channel, size)
     length = len(expiration)
-    return (
-        _EXPIRING.pack(_HEAD, channel, 15 + length, _BASIC, 0, size, _EXPIRATION, length)
-        + expiration
-        + _REST.pack(_END, _BODY, channel, size)
+    return _expiring(length).pack(
+        _HEAD, channel, 15 + length, _BASIC, 0, size, _EXPIRATION, length, expiration, _END, _BODY, channel, size
     )
 
 
-def read(
-    data: bytes,
-    channels: Mapping[int, Any],
-    longest: int,
-    process: Callable[[Any], None],
-    reached: list[Receiver],
-) -> tuple[int, int]:
-    """Give messages of one body frame, of at most ``longest`` bytes, to the ``consumers`` of their channel, and
-    every other frame to ``process``, in order; add to ``reached`` who had nothing and now has something. Returns
-    how many bytes, and frames of messages, that were; the rest of ``data`` is incomplete. Raises what pika raises
-    for bytes that are no frames.
-    """
-    start, available, frames = 0, len(data), 0
-    while (rest := available - start) >= _OVERHEAD:
-        end = available
-        if rest >= _DELIVER.size:
-            kind, number, size, method, length, consumer, tag, redelivered = _DELIVER.unpack_from(data, start)
-            end = start + size + _OVERHEAD
-            if method == _BASIC_DELIVER and kind == _METHOD and length == TAG_LENGTH and number in channels:
-                if available - end < _HEADER.size:
-                    break
-                kind, again, size, _, _, length = _HEADER.unpack_from(data, end)
-                if kind == _HEAD and again == number and 0 < length <= longest:
-                    body = end + size + _OVERHEAD
-                    last = body + length + _OVERHEAD - 1
+@functools.lru_cache
+def _expiring(length: int) -> struct.Struct:
+    """What `content` packs, with an expiration of that length."""
+    return struct.Struct(f">BHLHHQHB{length}sBBHL")
+
+
+class Shape:
+    """What messages of one channel have in common if their method frames, and their header frames, have payloads of
+    the same size: all but the values that `struct` finds between ``lead``, ``middle`` and ``tail``."""
+
+    def __init__(self, number: int, method: int, header: int) -> None:
+        self.number = number
+        self.struct = struct.Struct(f">12s4sQB{method - _METHOD_FIXED}x12sQ{header - _HEADER_FIXED}x4sL")
+        self.lead = _LEAD.pack(_METHOD, number, method, _BASIC_DELIVER, TAG_LENGTH)
+        self.middle = _MIDDLE.pack(_END, _HEAD, number, header, _BASIC, 0, 0)[:12]
+        self.tail = _TAIL.pack(_END, _BODY, number)
+
+    @classmethod
+    def of(cls, data: bytes, start: int) -> Shape | None:
+        """That of the message that begins there, as far as it has come; None for anything else, be it a message
+        without a body."""
+        if len(data) - start < _LEAD.size:
+            return None
+        kind, number, method, what, length = _LEAD.unpack_from(data, start)
+        if kind != _METHOD or what != _BASIC_DELIVER or length != TAG_LENGTH or method < _METHOD_FIXED:
+            return None
+        end = start + method + _OVERHEAD - 1
+        if len(data) - end < _MIDDLE.size:
+            return _shape(number, method, _HEADER_FIXED)
+        _, kind, _, header, _, _, size = _MIDDLE.unpack_from(data, end)
+        return _shape(number, method, header) if kind == _HEAD and header >= _HEADER_FIXED and size else None
+
+
+_shape = functools.lru_cache(Shape)
+
+
+class Reader:
+    """Reads what a connection receives. A message mostly has the shape of the one before, and is read in one go."""
+
+    def __init__(self) -> None:
+        self._shape = _shape(1, _METHOD_FIXED, _HEADER_FIXED)
+
+    def read(
+        self,
+        data: bytes,
+        channels: Mapping[int, Any],
+        longest: int,
+        process: Callable[[Any], None],
+        reached: list[Receiver],
+    ) -> tuple[int, int]:
+        """Give messages of one body frame, of at most ``longest`` bytes, to the ``consumers`` of their channel, and
+        every other frame to ``process``, in order; add to ``reached`` who had nothing and now has something.
+
+        Returns how many bytes, and frames of messages, that were; the rest of ``data`` is incomplete. Raises what
+        pika raises for bytes that are no frames.
+        """
+        start, available, frames, shape = 0, len(data), 0, self._shape
+        while available - start >= _OVERHEAD:
+            body = start + shape.struct.size
+            if body < available:
+                lead, consumer, tag, redelivered, middle, size, tail, again = shape.struct.unpack_from(data, start)
+                if lead == shape.lead and middle == shape.middle and tail == shape.tail and 0 < size <= longest:
+                    last = body + size
                     if last >= available:
                         break
-                    kind, again, size = _FRAME.unpack_from(data, body)
-                    ended = data[end - 1] == data[body - 1] == data[last] == _END
-                    receiver = channels[number].consumers.get(consumer)
-                    if kind == _BODY and again == number and size == length and ended and receiver is not None:
+                    channel = channels.get(shape.number)
+                    receiver = None if channel is None else channel.consumers.get(consumer)
+                    if again == size and data[last] == _END and receiver is not None:
                         if not receiver.arrived:
                             reached.append(receiver)
-                        receiver.arrived.append(Message(data[body + 7 : last], redelivered & 1 == 1, tag))
+                        receiver.arrived.append(Message(data[body:last], redelivered & 1 == 1, tag))
                         start = last + 1
                         frames += 3
                         continue
-        consumed, frame = pika.frame.decode_frame(data[start:end])
-        if frame is None:
-            break
-        start += consumed
-        process(frame)
-    return start, frames
+            found = Shape.of(data, start)
+            if found is not None and found is not shape:
+                self._shape = shape = found
+                continue
+            if found is not None and body >= available:
+                break
+            _, _, size = _FRAME.unpack_from(data, start)
+            consumed, frame = pika.frame.decode_frame(data[start : start + size + _OVERHEAD])
+            if frame is None:
+                break
+            start += consumed
+            process(frame)
+        return start, frames
 
 
 def agrees_with_pika() -> bool:
@@ -147,7 +193,7 @@ def _reads_alike(size: int, ttl: str | None) -> bool:
     receiver = SimpleNamespace(arrived=[])
     channels = {7: SimpleNamespace(consumers={b"0123": receiver})}
     reached: list[Receiver] = []
-    consumed, frames = read(data, channels, size, lambda frame: None, reached)
+    consumed, frames = Reader().read(data, channels, size, lambda frame: None, reached)
     seen = [(each.tag, each.redelivered, each.body) for each in receiver.arrived]
     return (consumed, frames, seen, reached) == (len(data), 3, [(1 << 40, True, bytes(size))], [receiver])
 

@@ -58,6 +58,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         self._out_size = 0
         self._turning = False
         self._quiet = True
+        self._reader = codec.Reader()
         self._buffer = memoryview(bytearray(READ_AT_MOST))
         self._reached: list[codec.Receiver] = []
         self.telling = False
@@ -224,7 +225,9 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             super()._on_data_available(data_in)
             return
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
-        consumed, frames = codec.read(data, self._channels, self.longest_frame, self._process_frame, self._reached)
+        consumed, frames = self._reader.read(
+            data, self._channels, self.longest_frame, self._process_frame, self._reached
+        )
         self._frame_buffer = data[consumed:]
         self.frames_received += frames
         self.bytes_received += len(data_in)  # heartbeats count what arrives, be it complete or not
