@@ -89,6 +89,7 @@ class Calls:
             self._watch(call)
 
     def remove(self, call: Call) -> None:
+        """Nobody waits for it any more. One that was resolved is not in the table."""
         self.table.pop(call.id, None)
         if call.timer is not None:
             call.timer.cancel()
@@ -96,8 +97,13 @@ class Calls:
 
     def resolve(self, reply: Result | Failure) -> None:
         """Give a reply to whoever waits for it; count it if nobody does."""
-        call = self.table.get(reply.id)
-        if call is None or call.future.done():
+        call = self.table.pop(reply.id, None)
+        if call is None:
+            self.late += 1
+            return
+        if call.timer is not None:
+            call.timer.cancel()
+        if call.future.done():
             self.late += 1
         elif type(reply) is Result:
             call.future.set_result(reply.value)

@@ -184,8 +184,9 @@ class Client:
         calls.add(call)
         try:
             return await future
-        finally:
+        except BaseException:
             calls.remove(call)
+            raise
 
     async def _call_again(self, method: str, arguments: dict[str, Any]) -> Any:
         end = monotonic() + self.options.timeout
