@@ -18,6 +18,7 @@ from rpclib_zmq import header
 from rpclib_zmq.header import PROTOCOL, Header
 from rpclib_zmq.records import LARGE, Record, read
 from rpclib_zmq.rundir import RunDir
+from tests.drivers.zmq.contexts import context
 
 if TYPE_CHECKING:
     from tests.drivers.zmq.conftest import Machine
@@ -78,13 +79,9 @@ def hello(socket: zmq.Socket[bytes], protocol: int = PROTOCOL) -> dict[str, Any]
 @contextmanager
 def by_hand(machine: Machine) -> Iterator[zmq.Socket[bytes]]:
     """A socket of its own that is connected to the receiver."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        with context.socket(zmq.DEALER) as peer:
-            peer.connect(RunDir(machine.path).endpoint)
-            yield peer
-    finally:
-        context.destroy(linger=0)
+    with context(linger=0) as made, made.socket(zmq.DEALER) as peer:
+        peer.connect(RunDir(machine.path).endpoint)
+        yield peer
 
 
 def next_record(peer: zmq.Socket[bytes]) -> Record:
@@ -115,20 +112,17 @@ def test_messages_of_every_shape(machine: Machine) -> None:
     for kind in range(40):
         shapes += [[Header(kind, number=1, value=0xFFFFFFFF, name=b"\xff" * 300).encode(), b""]]
         shapes += [[Record(kind, number=1, ttl=0xFFFFFFFF, value=0xFFFFFFFF, name=b"\xff" * 300).encode()]]
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
+    with context(linger=1000) as made:
         for greet in (False, True):
             for shape in shapes:
                 if shape[0][:3] == header.greeting(header.QUIT)[:3]:
                     continue  # whoever may connect may also end the receiver
-                with context.socket(zmq.DEALER) as peer:
+                with made.socket(zmq.DEALER) as peer:
                     peer.connect(RunDir(machine.path).endpoint)
                     if greet:
                         hello(peer)
                     peer.send_multipart(shape)
                     peer.send_multipart([Header(header.STATUS).encode(), b""])
-    finally:
-        context.destroy(linger=1000)
     assert serves(machine)
     assert machine.receiver_pid() == pid
     machine.wait_for(lambda: len(machine.status()["sessions"]) == 1, "the garbage to be forgotten")

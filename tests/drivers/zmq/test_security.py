@@ -18,6 +18,7 @@ import zmq
 import rpclib
 from rpclib_zmq import header
 from rpclib_zmq.header import Header
+from tests.drivers.zmq.contexts import context
 
 if TYPE_CHECKING:
     from tests.drivers.zmq.conftest import Machine
@@ -188,7 +189,6 @@ async def test_garbage_on_the_port(machines: Callable[[], Machine], addresses: C
         b"\xff" * 100,
     ]
     flood(address, contents * 5 + [generator.randbytes(generator.randrange(1, 300)) for _ in range(200)])
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     greeting = [header.greeting(header.LINK), json.dumps({"protocol": 1, "node": "0" * 16}).encode()]
     strange = [[b"R1" + generator.randbytes(60), b"x"] for _ in range(20)]
     strange += [[b"RZ" + bytes([kind]) + generator.randbytes(60), b"{}"] for kind in range(40) for _ in range(3)]
@@ -197,9 +197,9 @@ async def test_garbage_on_the_port(machines: Callable[[], Machine], addresses: C
         [Header(header.TOPICS, number=1).encode(), payload] for payload in (b"[", b"[]", b'{"x": "y"}', b"9")
     ]
     strange += [[Header(header.TOPICS, number=1).encode(), b'{"Orpclib/t/": -5, "Orpclib/u/": 99999999999}']]
-    try:
+    with context(linger=1000) as made:
         for greet in (False, True):
-            with context.socket(zmq.DEALER) as peer:
+            with made.socket(zmq.DEALER) as peer:
                 peer.connect(f"tcp://{address}")
                 if greet:
                     peer.send_multipart(greeting)
@@ -207,8 +207,6 @@ async def test_garbage_on_the_port(machines: Callable[[], Machine], addresses: C
                     peer.send_multipart(shape)
                 peer.send_multipart([b"x"] * 500)
                 peer.send_multipart([Header(header.PING).encode(), b""])
-    finally:
-        context.destroy(linger=1000)
     async with rpclib.connect(a.url) as rpc:
         client = rpc.client("t", timeout=10)
         assert await client.call("who") == "a"
@@ -227,14 +225,10 @@ async def test_garbage_on_a_port_with_keys(
     generator = random.Random(7)
     curve = GREETING.replace(b"NULL" + bytes(16), b"CURVE" + bytes(15))
     flood(address, [curve + generator.randbytes(generator.randrange(300)) for _ in range(100)])
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        with context.socket(zmq.DEALER) as peer:
-            peer.connect(f"tcp://{address}")
-            peer.send_multipart([header.greeting(header.LINK), b'{"protocol": 1, "node": "x"}'])
-            assert not peer.poll(500)
-    finally:
-        context.destroy(linger=0)
+    with context(linger=0) as made, made.socket(zmq.DEALER) as peer:
+        peer.connect(f"tcp://{address}")
+        peer.send_multipart([header.greeting(header.LINK), b'{"protocol": 1, "node": "x"}'])
+        assert not peer.poll(500)
     async with rpclib.connect(a.url) as rpc:
         assert await rpc.client("t", timeout=10).call("who") == "a"
     assert a.status()["links"] == []
