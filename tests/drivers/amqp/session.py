@@ -85,6 +85,18 @@ async def ended(driver: AmqpDriver, events: Recorder, *words: str, within: float
     assert len(events.losses) == 1
 
 
+async def connected(rabbit: Rabbit, expected: list[list[Any]], *columns: str) -> None:
+    """Return when the broker lists exactly these connections. It lists some a moment after their end, and others a
+    moment after their beginning."""
+    rows: list[dict[str, Any]] = []
+    try:
+        async with asyncio.timeout(SECONDS):
+            while sorted([*row.values()] for row in rows) != expected:
+                rows = await rabbit.list("connections", *columns)
+    except TimeoutError:
+        raise AssertionError(f"connections: {rows}") from None
+
+
 async def consumers(rabbit: Rabbit, queue: str) -> int:
     rows = await rabbit.list("consumers", "queue_name")
     return sum(row["queue_name"] == queue for row in rows)

@@ -12,7 +12,7 @@ import pytest
 
 from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied, Unreachable
-from tests.drivers.amqp.session import connect, one, session
+from tests.drivers.amqp.session import connect, connected, one, session
 from tests.rabbit import Rabbit, free_ports, running
 
 CONFIG = """
@@ -109,8 +109,7 @@ async def test_client_certificate_instead_of_a_password(secured: Secured) -> Non
     """EXTERNAL: the user is the certificate's common name."""
     files = {"tls_cert": secured.folder / "client.pem", "tls_key": secured.folder / "client.key"}
     async with session(secured.url(user="ignored"), tls_ca=secured.authority, auth="external", **files):
-        rows = await secured.node.list("connections", "user", "ssl")
-        assert [list(row.values()) for row in rows] == [["robot", True], ["robot", True]]
+        await connected(secured.node, [["robot", True], ["robot", True]], "user", "ssl")
 
 
 async def test_external_without_a_certificate_is_refused(secured: Secured) -> None:
