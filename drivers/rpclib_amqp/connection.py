@@ -198,8 +198,12 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         raise NotImplementedError("opened by Connection.open")
 
     def _adapter_disconnect_stream(self) -> None:
-        if self._stream is not None:
-            self.flush()
+        if self._stream is None:
+            return
+        self.flush()
+        if isinstance(self._error, pika.exceptions.ConnectionClosedByClient):
+            self._stream.close()  # with TLS's goodbye: without it the broker may keep the connection half a minute
+        else:
             self._stream.abort()
 
     def _adapter_emit_data(self, data: bytes) -> None:

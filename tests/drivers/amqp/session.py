@@ -91,8 +91,10 @@ async def connected(rabbit: Rabbit, expected: list[list[Any]], *columns: str) ->
     rows: list[dict[str, Any]] = []
     try:
         async with asyncio.timeout(SECONDS):
-            while sorted([*row.values()] for row in rows) != expected:
+            while True:
                 rows = await rabbit.list("connections", *columns)
+                if sorted([*row.values()] for row in rows) == expected:
+                    return
     except TimeoutError:
         raise AssertionError(f"connections: {rows}") from None
 

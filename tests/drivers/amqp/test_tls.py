@@ -105,6 +105,14 @@ async def test_verification_can_be_switched_off(secured: Secured) -> None:
         pass
 
 
+async def test_broker_forgets_a_closed_session(secured: Secured) -> None:
+    """It may not notice for half a minute that a connection has ended without TLS's goodbye."""
+    for _ in range(30):
+        async with session(secured.url(), tls_ca=secured.authority):
+            pass
+    await connected(secured.node, [], "pid")
+
+
 async def test_client_certificate_instead_of_a_password(secured: Secured) -> None:
     """EXTERNAL: the user is the certificate's common name."""
     files = {"tls_cert": secured.folder / "client.pem", "tls_key": secured.folder / "client.key"}
