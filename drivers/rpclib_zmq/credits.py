@@ -11,7 +11,7 @@ from rpclib_zmq.records import PACK
 _PATIENCE = 0.005
 """Seconds for which it may wait for records to go along with: one by one, calls cost no message for it."""
 _MUCH = 2 * 1024 * 1024
-"""Bytes that are told as soon as the turn ends."""
+"""Bytes that are told at once."""
 
 
 class Credits:
