@@ -89,7 +89,7 @@ class Consumers:
 
     def take(self, consumer: Consumer, messages: list[Message]) -> None:
         """The consumer took ``messages``, its oldest. They are acknowledged once that is worth a frame, at the
-        latest `PATIENCE` later: each is a system call here and wakes three processes of the broker."""
+        latest `PATIENCE` later: each is a system call here, and work for the broker."""
         if not self._acknowledged:
             return
         self._taken += [message.tag for message in messages]
