@@ -8,6 +8,7 @@ from rpclib import sync as sync
 from rpclib.address import Target
 from rpclib.client import Client
 from rpclib.context import Context, current_context
+from rpclib.counters import Counters
 from rpclib.driver import Capability
 from rpclib.endpoints import expose
 from rpclib.errors import (
@@ -35,8 +36,9 @@ from rpclib.errors import (
     WorkerLost,
     remote_error,
 )
+from rpclib.returned import Undeliverable
 from rpclib.server import Server
-from rpclib.transport import Counters, Transport, Undeliverable, connect
+from rpclib.transport import Transport, connect
 from rpclib.url import TransportURL
 
 __all__ = [

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from time import monotonic
 from typing import Any
 
 from rpclib import errors
-from rpclib.address import Address
 from rpclib.envelope import Failure, Result
-from rpclib.errors import CallTimeout, NoServer, RemoteError, RpcError, TransportError
+from rpclib.errors import CallTimeout, NoServer, RemoteError, RpcError, TransportError, WorkerLost
+from rpclib.link import Link
+from rpclib.sender import Sender
 
 _APART = 0.1
 """Seconds between two looks through the table, at least."""
 
 
 class Call:
-    """One call in flight. Plain slots, because one is made per call. Times are of the monotonic clock."""
+    """One call in flight. Plain slots, because one is made per call. Times are of the link's clock."""
 
     __slots__ = (
         "absent",
-        "address",
         "deadline",
         "future",
         "id",
@@ -29,6 +28,7 @@ class Call:
         "resends",
         "returned",
         "route_grace",
+        "sender",
         "sent",
         "timer",
     )
@@ -36,7 +36,7 @@ class Call:
     def __init__(
         self,
         id: bytes,
-        address: Address,
+        sender: Sender,
         method: str,
         future: asyncio.Future[Any],
         sent: float,
@@ -44,7 +44,7 @@ class Call:
         route_grace: float,
     ) -> None:
         self.id = id
-        self.address = address
+        self.sender = sender
         self.method = method
         self.future = future
         self.sent = sent
@@ -58,7 +58,7 @@ class Call:
         """Belongs to `Calls`."""
 
     def __str__(self) -> str:
-        return f"{self.method} on {self.address}"
+        return f"{self.method} on {self.sender.address}"
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -74,8 +74,8 @@ class Calls:
     timers of their own.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self.table: dict[bytes, Call] = {}
         self.late = 0
         """Replies that nobody waited for any more."""
@@ -111,6 +111,12 @@ class Calls:
             assert isinstance(reply, Failure)
             call.future.set_exception(rebuild(reply))
 
+    def worker_lost(self, id: bytes) -> None:
+        """End the call ``id``, if it is in flight: the worker that had taken it is gone."""
+        call = self.table.get(id)
+        if call is not None:
+            call.fail(WorkerLost(f"the worker that had taken {call} went away", maybe_executed=True))
+
     def fail_sent(self, error: TransportError) -> None:
         """End every call that is under way with ``error``. Those that came back wait to be sent again."""
         for call in list(self.table.values()):
@@ -127,9 +133,9 @@ class Calls:
 
     def _watch(self, call: Call) -> None:
         """See to it that a call ends at its deadline, before which nobody would look."""
-        left = call.deadline - monotonic()
+        left = call.deadline - self._link.now()
         if left < _APART:
-            call.timer = self.loop.call_later(left, self._expire, call)
+            call.timer = self._link.loop.call_later(left, self._expire, call)
         else:
             self._look_at(call.deadline, left)
 
@@ -137,16 +143,16 @@ class Calls:
         if self._timer is not None:
             self._timer.cancel()
         self._look = when
-        self._timer = self.loop.call_later(left, self._look_through)
+        self._timer = self._link.loop.call_later(left, self._look_through)
 
     def _look_through(self) -> None:
-        now, first = monotonic(), inf
+        now, first = self._link.now(), inf
         self._look, self._timer = inf, None
         for call in self.table.values():
             if call.timer is None:
                 left = call.deadline - now
                 if left < _APART:
-                    call.timer = self.loop.call_later(left, self._expire, call)
+                    call.timer = self._link.loop.call_later(left, self._expire, call)
                 elif call.deadline < first:
                     first = call.deadline
         if first < inf:
@@ -156,7 +162,7 @@ class Calls:
         call.fail(
             call.returned
             or CallTimeout(
-                f"no reply from {call} within {monotonic() - call.sent:.1f} s; it was sent and may have run. "
+                f"no reply from {call} within {self._link.now() - call.sent:.1f} s; it was sent and may have run. "
                 "Is the server busy, or the timeout too short?"
             )
         )

@@ -4,92 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
-from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import replace
+from typing import Any
 
 from rpclib import serializer
-from rpclib.address import Address, Target, parse_version
-from rpclib.calls import Call
+from rpclib.address import Target, parse_version
+from rpclib.calls import Call, Calls
 from rpclib.context import Context, current
-from rpclib.driver import Driver, Route
-from rpclib.envelope import CALL, CAST, encode_request
-from rpclib.errors import (
-    CallTimeout,
-    ConfigError,
-    ConnectionLost,
-    MaybeExecuted,
-    MessageTooLarge,
-    Overloaded,
-    UnsupportedVersion,
-)
-from rpclib.memory import keep_freed
-
-if TYPE_CHECKING:
-    from rpclib.transport import Transport
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a client sends; see `Client.prepare` for their meaning."""
-
-    timeout: float
-    route_grace: float
-    version: str | None = None
-    version_cap: str | None = None
-    namespace: str | None = None
-    context: dict[str, Any] = field(default_factory=dict)
-    retry: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("timeout", "route_grace"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-                raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
-        if self.timeout == 0:
-            raise ConfigError("timeout must be more than 0 seconds")
-        if isinstance(self.retry, bool) or not isinstance(self.retry, int) or self.retry < 0:
-            raise ConfigError(f"retry must be the number of repetitions, not {self.retry!r}")
-        Target(namespace=self.namespace, version=self.version)  # which checks both
-        cap = None if self.version_cap is None else parse_version(self.version_cap)
-        if self.version is not None and cap is not None:
-            version = parse_version(self.version)
-            if version[0] != cap[0] or version[1] > cap[1]:
-                raise UnsupportedVersion(
-                    f"version {self.version} is beyond version_cap {self.version_cap}: some servers do not know it "
-                    "yet. Ask can_send() first"
-                )
-        if not isinstance(self.context, dict):
-            raise ConfigError(f"context must be a dict, not {self.context!r}")
-        for key in self.context:
-            if not isinstance(key, str):
-                raise ConfigError(f"context keys are str, not {key!r}")
-        serializer.check(self.context, "context")
+from rpclib.envelope import Meta, Request, encode_call, encode_cast
+from rpclib.errors import CallTimeout, MaybeExecuted
+from rpclib.link import Link
+from rpclib.options import Options
+from rpclib.sender import Sender
 
 
 class Client:
     """Calls one target. Immutable and cheap: `to` and `prepare` return changed copies.
 
-    Arguments travel by name and must be of the types in rpclib.serializer. Every method raises
-    SerializationError and MessageTooLarge before anything is sent.
+    Made by `Transport.client`. Arguments travel by name and must be of the types in docs/envelope.md. Every
+    method raises SerializationError and MessageTooLarge before anything is sent.
     """
 
-    def __init__(self, rpc: Transport, target: Target, **options: Any) -> None:
-        self._rpc = rpc
+    def __init__(self, link: Link, calls: Calls, target: Target, options: Options) -> None:
         self.target = target
-        self._address = target.one()
-        settings = rpc.settings
-        self.options = Options(
-            **{
-                "timeout": settings.timeout,
-                "route_grace": settings.route_grace,
-                "version": target.version,
-                "namespace": target.namespace,
-                **_known(options),
-            }
-        )
-        self._driver: Driver | None = None
-        self._route: Route
+        self.options = options
+        self._link = link
+        self._calls = calls
+        self._sender = Sender(link, target.one())
+        self._to_all: Sender | None = None
+        self._meta: Meta = (options.namespace, options.version, options.context or None, link.caller, 0)
 
     def prepare(self, **options: Any) -> Client:
         """A copy that sends differently.
@@ -101,18 +44,11 @@ class Client:
         NoServer that may have run; for idempotent methods only. ``route_grace``: seconds a call waits for a server
         to appear. Raises ConfigError for another name or a bad value, UnsupportedVersion beyond the cap.
         """
-        copy = Client.__new__(Client)
-        copy._rpc, copy.target, copy._address = self._rpc, self.target, self._address
-        copy.options = replace(self.options, **_known(options))
-        copy._driver = None
-        return copy
+        return Client(self._link, self._calls, self.target, self.options.changed(options))
 
     def to(self, server: str) -> Client:
-        """A copy that reaches only the server of that name."""
-        copy = self.prepare()
-        copy.target = replace(self.target, server=server)
-        copy._address = copy.target.one()
-        return copy
+        """A copy that reaches only the server of that name. Raises ConfigError for an illegal name."""
+        return Client(self._link, self._calls, replace(self.target, server=server), self.options)
 
     def can_send(self, version: str) -> bool:
         """Whether ``version_cap`` allows ``version``."""
@@ -141,137 +77,75 @@ class Client:
         waits up to ``timeout``, then raises Overloaded or Unreachable. A cast that reaches nobody does not
         raise: it is counted and given to ``rpc.on_undeliverable``.
         """
-        return self._cast(method, arguments, self._address)
+        return self._cast(method, arguments, self._sender)
 
     def fanout(self, method: str, /, **arguments: Any) -> Coroutine[Any, Any, None]:
         """Like `cast`, to every server of the topic. Reaching none is no error."""
-        return self._cast(method, arguments, self.target.all())
+        if self._to_all is None:
+            self._to_all = Sender(self._link, self.target.all())
+        return self._cast(method, arguments, self._to_all)
 
     async def _call(self, method: str, arguments: dict[str, Any], timeout: float) -> Any:
-        rpc = self._rpc
         serializer.check(arguments)
-        context, outer = self.options.context, current.get()
+        link, sender, meta, outer = self._link, self._sender, self._meta, current.get()
         if outer is not None:
-            context = {**(outer.context or {}), **context}
-            timeout = self._inherit(Context(outer).remaining, timeout, method)
-        driver = rpc.connection.driver
-        if driver is None or driver.congested or rpc.inbox is None:
-            driver, timeout = await self._wait(timeout, method)
-        options, calls, now, ident = self.options, rpc.calls, monotonic(), next(rpc.ids)
-        future: asyncio.Future[Any] = asyncio.Future(loop=rpc.loop)
-        call = Call(ident, self._address, method, future, now, now + timeout, options.route_grace)
+            meta, timeout = self._inherited_context(outer), self._inherited_timeout(outer, timeout, method)
+        if link.inbox.key is None:  # there is no session, or never was one
+            timeout = await sender.ready(timeout, f"{method} to {self.target}")
+        now = link.now()
+        future: asyncio.Future[Any] = asyncio.Future(loop=link.loop)
+        call = Call(link.ids.next(), sender, method, future, now, now + timeout, self.options.route_grace)
         while True:
-            body = encode_request(
-                CALL,
-                ident,
-                method,
-                arguments,
-                timeout,
-                rpc.inbox,
-                options.namespace,
-                options.version,
-                context or None,
-                rpc.caller,
-            )
-            if len(body) > rpc.short:
-                self._long(method, body)
-            try:
-                driver.send(self._route if driver is self._driver else self._routed(driver), body, timeout, ident)
-                break
-            except ConnectionLost as error:
-                rpc.connection.dead(driver, error)
-            driver, timeout = await self._wait(call.deadline - monotonic(), method)
-        calls.add(call)
+            reply_to = link.inbox.key
+            if reply_to is not None:
+                body = encode_call(call.id, method, arguments, timeout, reply_to, meta)
+                if len(body) > link.short:
+                    link.long(body, f"the arguments of {method}")
+                if sender.send(body, timeout, call.id):
+                    break
+            timeout = await sender.ready(call.deadline - link.now(), f"{method} to {self.target}")
+            call.sent = link.now()
+        self._calls.add(call)
         try:
             return await future
         except BaseException:
-            calls.remove(call)
+            self._calls.remove(call)
             raise
 
     async def _call_again(self, method: str, arguments: dict[str, Any]) -> Any:
-        end = monotonic() + self.options.timeout
+        end = self._link.now() + self.options.timeout
         for _ in range(self.options.retry):
             try:
-                return await self._call(method, arguments, max(0.001, end - monotonic()))
+                return await self._call(method, arguments, max(0.001, end - self._link.now()))
             except MaybeExecuted as error:
-                if not error.maybe_executed or monotonic() >= end:
+                if not error.maybe_executed or self._link.now() >= end:
                     raise
-        return await self._call(method, arguments, max(0.001, end - monotonic()))
+        return await self._call(method, arguments, max(0.001, end - self._link.now()))
 
-    async def _cast(self, method: str, arguments: dict[str, Any], address: Address) -> None:
-        rpc, options = self._rpc, self.options
+    async def _cast(self, method: str, arguments: dict[str, Any], sender: Sender) -> None:
         serializer.check(arguments)
-        context, outer = options.context, current.get()
-        if outer is not None:
-            context = {**(outer.context or {}), **context}
-        body = encode_request(
-            CAST,
-            next(rpc.ids),
-            method,
-            arguments,
-            None,
-            None,
-            options.namespace,
-            options.version,
-            context or None,
-            rpc.caller,
-        )
-        if len(body) > rpc.short:
-            self._long(method, body)
-        driver = rpc.connection.driver
-        end = 0.0
-        while True:
-            if driver is None or driver.congested:
-                end = end or monotonic() + options.timeout
-                driver, _ = await self._wait(end - monotonic(), method)
-            try:
-                if address is not self._address:
-                    route = driver.route(address)
-                elif driver is self._driver:
-                    route = self._route
-                else:
-                    route = self._routed(driver)
-                driver.send(route, body, None)
-                return
-            except ConnectionLost as error:
-                rpc.connection.dead(driver, error)
-                driver = None
+        link, outer = self._link, current.get()
+        meta = self._meta if outer is None else self._inherited_context(outer)
+        body = encode_cast(link.ids.next(), method, arguments, meta)
+        if len(body) > link.short:
+            link.long(body, f"the arguments of {method}")
+        if not sender.send(body, None):
+            end = link.now() + self.options.timeout
+            while True:
+                await sender.ready(end - link.now(), f"{method} to {self.target}")
+                if sender.send(body, None):
+                    return
 
-    def _routed(self, driver: Driver) -> Route:
-        """The way to this client's address, which a new session has to prepare once."""
-        self._route, self._driver = driver.route(self._address), driver
-        return self._route
+    def _inherited_context(self, outer: Request) -> Meta:
+        """The fields of a request that is made while ``outer`` is served."""
+        namespace, version, context, caller, credit = self._meta
+        if outer.context:
+            context = {**outer.context, **(context or {})}
+        return namespace, version, context, caller, credit
 
-    def _long(self, method: str, body: bytes) -> None:
-        """What a long message takes. Raises MessageTooLarge."""
-        keep_freed()
-        rpc = self._rpc
-        if len(body) > rpc.max_body:
-            raise MessageTooLarge(
-                f"the arguments of {method} take {len(body)} bytes; {rpc.resolved.url.scheme}:// carries at most "
-                f"{rpc.max_body}. Send less, or a reference"
-            )
-
-    async def _wait(self, timeout: float, method: str) -> tuple[Driver, float]:
-        """A session that takes a message, and the seconds that are left."""
-        began = monotonic()
-        if timeout <= 0:
-            self._overloaded(method, 0.0)
-        try:
-            driver = await self._rpc.connection.ready(timeout)
-        except TimeoutError:
-            self._overloaded(method, monotonic() - began)
-        return driver, max(0.001, timeout - (monotonic() - began))
-
-    def _overloaded(self, method: str, waited: float) -> NoReturn:
-        reason = self._rpc.connection.blocked or "its send buffer stayed full"
-        raise Overloaded(
-            f"{method} to {self.target} was not sent: {self._rpc.connection.host} took no message for "
-            f"{waited:.1f} s ({reason})"
-        ) from None
-
-    def _inherit(self, remaining: float | None, timeout: float, method: str) -> float:
-        """The timeout of a call made while a request is served that has so much time left."""
+    def _inherited_timeout(self, outer: Request, timeout: float, method: str) -> float:
+        """The timeout of a call that is made while ``outer`` is served. Raises CallTimeout."""
+        remaining = Context(outer).remaining
         if remaining is None:
             return timeout
         if remaining <= 0:
@@ -281,14 +155,4 @@ class Client:
         return min(remaining, timeout)
 
     def __repr__(self) -> str:
-        return f"<Client of {self.target} on {self._rpc.resolved.url}>"
-
-
-_NAMES = frozenset(Options.__dataclass_fields__)
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    for name in options:
-        if name not in _NAMES:
-            raise ConfigError(f'a client has no option "{name}"; it has {", ".join(sorted(_NAMES))}')
-    return options
+        return f"<Client of {self.target} on {self._link.connection.url}>"

@@ -13,7 +13,6 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from rpclib import backoff
@@ -30,7 +29,7 @@ from rpclib.errors import (
 )
 from rpclib.intake import Intake
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pydantic takes a tenth of a second to import
     from rpclib.config import Resolved
     from rpclib.url import TransportURL
 
@@ -42,16 +41,20 @@ _STABLE = 5.0
 """A session that lasted this many seconds was a good one: the next loss starts the back-off anew."""
 
 
-class Listener:
-    """What a connection tells its owner. All plain calls on the loop."""
+class ConnectionObserver:
+    """What a connection reports. Plain calls on the loop; they return at once and never raise."""
 
-    def undeliverable(self, body: bytes, reason: str) -> None: ...
+    def undeliverable(self, body: bytes, reason: str) -> None:
+        """See `rpclib.driver.Events`."""
 
-    def worker_lost(self, tag: bytes) -> None: ...
+    def worker_lost(self, tag: bytes) -> None:
+        """See `rpclib.driver.Events`."""
 
-    def opened(self, driver: Driver) -> None: ...
+    def opened(self, driver: Driver) -> None:
+        """A session is there, the first one too. What was subscribed is subscribed again."""
 
-    def lost(self, error: TransportError) -> None: ...
+    def lost(self, error: TransportError) -> None:
+        """The session ended. The next one is being opened."""
 
 
 class _Session:
@@ -62,13 +65,13 @@ class _Session:
         self.host = host
         self.driver: Driver | None = None
         self.error: TransportError | None = None
-        self.since = monotonic()
+        self.since = _now()
 
     def undeliverable(self, body: bytes, reason: str) -> None:
-        self._connection.listener.undeliverable(body, reason)
+        self._connection.observer.undeliverable(body, reason)
 
     def worker_lost(self, tag: bytes) -> None:
-        self._connection.listener.worker_lost(tag)
+        self._connection.observer.worker_lost(tag)
 
     def blocked(self, reason: str | None) -> None:
         self._connection.blocked = reason
@@ -85,10 +88,10 @@ class _Session:
 class Connection:
     """Keeps one session open between `open` and `close`. ``driver`` is that session's, None while there is none."""
 
-    def __init__(self, resolved: Resolved, listener: Listener) -> None:
+    def __init__(self, resolved: Resolved) -> None:
         self.driver: Driver | None = None
         self.blocked: str | None = None
-        self.listener = listener
+        self.observer = ConnectionObserver()
         self.closed = True
         self._resolved = resolved
         self._urls = _urls(resolved)
@@ -105,16 +108,23 @@ class Connection:
         _all.add(self)
 
     @property
+    def url(self) -> TransportURL:
+        """Where it connects to; shown without its password."""
+        return self._resolved.url
+
+    @property
     def host(self) -> str:
         """Scheme and host of the session, for messages."""
         return self._urls[self._turn].origin
 
-    async def open(self) -> None:
-        """Try every host until one gives a session or ``connect_timeout`` is over.
+    async def open(self, observer: ConnectionObserver) -> None:
+        """Try every host until one gives a session or ``connect_timeout`` is over. ``observer`` is told of
+        this session and all later ones.
 
         Raises Unreachable naming every host, AccessDenied and ConfigError at once.
         """
         self.closed = False
+        self.observer = observer
         limit = self._resolved.settings.connect_timeout
         try:
             async with asyncio.timeout(limit):
@@ -126,33 +136,33 @@ class Connection:
             self.closed = True
             raise
 
-    async def ready(self, seconds: float, *, to_send: bool = True) -> Driver:
-        """A session that can send now: waits while there is none or it is congested, at most ``seconds``.
-        Not ``to_send``: a congested one will do.
+    async def session(self) -> Driver:
+        """The live session; waits while there is none, without a limit. Raises TransportClosed, ForkError."""
+        while True:
+            self._check_usable()
+            if self.driver is not None:
+                return self.driver
+            await self._opened.wait()
 
-        Raises TransportClosed, Unreachable (no session), or TimeoutError (congested all the time).
-        """
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    driver = self.driver
-                    self._check_usable()
-                    if driver is None:
-                        await self._opened.wait()
-                    elif not (to_send and driver.congested):
-                        return driver
-                    else:
-                        await self._drain(driver)
-        except TimeoutError:
-            if self.driver is None and not self.closed:
-                raise self.unreachable(seconds) from None
-            raise
+    def intake(self, address: Address, *, prefetch: int, arrived: Callable[[Intake], None]) -> Intake:
+        """What is sent to ``address``, for each session from the next one on; see `Intake`."""
+        intake = Intake(address, prefetch, arrived, self._forget)
+        self._intakes.append(intake)
+        return intake
 
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[Intake], None]) -> Intake:
-        """Receive what is sent to ``address``, over reconnects too. In effect on return; see `Intake`."""
-        intake = Intake(self, address, prefetch, arrived)
+        """Receive what is sent to ``address``, over reconnects too. In effect on return; see `Intake`.
+
+        Raises Unreachable when there is no session within ``connect_timeout``.
+        """
+        intake = Intake(address, prefetch, arrived, self._forget)
+        limit = self._resolved.settings.connect_timeout
         while True:
-            driver = await self.ready(self._resolved.settings.connect_timeout, to_send=False)
+            try:
+                async with asyncio.timeout(limit):
+                    driver = await self.session()
+            except TimeoutError:
+                raise self.unreachable(limit) from None
             try:
                 await intake.attach(driver)
             except ConnectionLost as error:
@@ -163,7 +173,7 @@ class Connection:
                 return intake
             intake.detach()
 
-    def forget(self, intake: Intake) -> None:
+    def _forget(self, intake: Intake) -> None:
         if intake in self._intakes:
             self._intakes.remove(intake)
 
@@ -213,7 +223,7 @@ class Connection:
         self._opened.clear()
         for intake in self._intakes:
             intake.detach()
-        if monotonic() - session.since > _STABLE:
+        if _now() - session.since > _STABLE:
             self._attempts = 0
         else:
             self._attempts += 1
@@ -221,7 +231,7 @@ class Connection:
         self._errors = {session.host: error}
         self._turn = (self._turn + 1) % len(self._urls)
         log.warning("lost the connection to %s: %s", session.host, error)
-        self.listener.lost(error)
+        self.observer.lost(error)
         self._reopening = asyncio.get_running_loop().create_task(self._replace(driver))
 
     async def _replace(self, driver: Driver | None) -> None:
@@ -234,17 +244,17 @@ class Connection:
         while True:
             if self._attempts and self._turn == 0:
                 await asyncio.sleep(backoff.delay(self._attempts, *self._last))
-            host, began = self.host, monotonic()
+            host, began = self.host, _now()
             try:
                 await self._open_session(self._urls[self._turn], host)
                 return
-            except give_up:
+            except (TransportClosed, *give_up):
                 raise
             except TransportError as error:
-                self._failed(host, error, monotonic() - began)
+                self._failed(host, error, _now() - began)
             except Exception as error:
                 log.exception("the driver broke its contract while connecting to %s", host)
-                self._failed(host, Unreachable(f"{type(error).__name__}: {error}"), monotonic() - began)
+                self._failed(host, Unreachable(f"{type(error).__name__}: {error}"), _now() - began)
             self._attempts += 1
             self._turn = (self._turn + 1) % len(self._urls)
 
@@ -263,6 +273,7 @@ class Connection:
                 await intake.attach(driver)
             if session.error is not None:
                 raise session.error
+            self._check_usable()
         except BaseException:
             for intake in self._intakes:
                 intake.detach()
@@ -273,13 +284,11 @@ class Connection:
         if self._attempts:
             log.info("connected again to %s", host)
         self._opened.set()
-        self.listener.opened(driver)
+        self.observer.opened(driver)
 
-    async def _drain(self, driver: Driver) -> None:
-        try:
-            await driver.drain()
-        except ConnectionLost as error:
-            self.dead(driver, error)
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _urls(resolved: Resolved) -> Sequence[TransportURL]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
@@ -44,7 +43,7 @@ class Context:
     def remaining(self) -> float | None:
         """Seconds until the caller stops waiting, never negative; None for a cast, for which nobody waits."""
         deadline = self._request.deadline
-        return None if deadline is None else max(0.0, deadline - monotonic())
+        return None if deadline is None else max(0.0, deadline - self._request.now())
 
 
 current: ContextVar[Request | None] = ContextVar("rpclib_request", default=None)

@@ -16,48 +16,54 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from rpclib.envelope import Request
+
 log = logging.getLogger("rpclib")
 
 _DONE_PER_TURN = 64
 
 
 class Owner(Protocol):
-    """Whose work is done."""
+    """Whose requests a crew runs."""
 
     tasks: set[asyncio.Task[None]]
-    """Those that are at it."""
+    """The tasks that run its requests now."""
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        """``task`` is not at it any more."""
+        """A request has ended: ``task`` does not run it any more."""
+
+
+Work = Callable[[Request, Any], Coroutine[Any, Any, None]]
+"""Runs a request. The second argument is what was found out about the request before: its method, or an error."""
 
 
 class Crew:
-    """Does what it is given, in order, each in a task of its own for as long as it takes."""
+    """Runs requests, in order, each in a task of its own for as long as it takes."""
 
     def __init__(self) -> None:
         self._context = contextvars.copy_context()
         """What tasks begin with: that of who made the transport, not of who happens to send."""
-        self._jobs: deque[tuple[Owner, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]] = deque()
+        self._jobs: deque[tuple[Owner, Work, Request, Any]] = deque()
         self._parked: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking = False
 
-    def add(self, owner: Owner, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
-        """Do ``work(*arguments)``."""
-        self._jobs.append((owner, work, arguments))
+    def add(self, owner: Owner, work: Work, request: Request, found: Any) -> None:
+        """Run ``work(request, found)``."""
+        self._jobs.append((owner, work, request, found))
         if not self._waking:
             self._wake()
 
-    def withdraw(self, owner: Owner) -> list[tuple[Any, ...]]:
-        """Take back what was not begun for ``owner``: the arguments of each."""
-        withdrawn = [arguments for each, _, arguments in self._jobs if each is owner]
+    def withdraw(self, owner: Owner) -> list[Request]:
+        """Take back the requests of ``owner`` that were not begun."""
+        withdrawn = [request for each, _, request, _ in self._jobs if each is owner]
         others = [job for job in self._jobs if job[0] is not owner]
         self._jobs.clear()
         self._jobs.extend(others)
         return withdrawn
 
     async def close(self) -> None:
-        """End all tasks. Whoever owned work has ended before."""
+        """End all tasks. Call it after every owner has closed."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -92,12 +98,12 @@ class Crew:
             self._waking = False
             done = 0
             while jobs:
-                owner, work, arguments = jobs.popleft()
+                owner, work, request, found = jobs.popleft()
                 if jobs and not self._waking:
                     self._wake()
                 owner.tasks.add(task)
                 try:
-                    await work(*arguments)
+                    await work(request, found)
                 finally:
                     owner.ended(task)
                 if task.cancelling() or contextvars.copy_context() != clean:

@@ -5,6 +5,8 @@ Fields that a later version appends are ignored by this one; a version it does n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 from rpclib import serializer
@@ -30,11 +32,15 @@ _MAX_REPLY_TO: Final = 255
 
 
 class Request:
-    """A CALL or CAST, made of decoded fields. ``remaining`` is the caller's budget in seconds when it was sent, or
-    None; ``deadline`` when it ends, on the monotonic clock of who serves it. Raises BadEnvelope."""
+    """A CALL or CAST, made of decoded fields. Raises BadEnvelope.
+
+    ``budget``: seconds that the caller had left when it sent the request, or None. ``deadline``: when they are
+    over, by the clock ``now`` of whoever serves it. ``wants_answer``: it is a CALL, which has a ``reply_to``.
+    """
 
     __slots__ = (
         "args",
+        "budget",
         "caller",
         "context",
         "deadline",
@@ -42,9 +48,10 @@ class Request:
         "kind",
         "method",
         "namespace",
-        "remaining",
+        "now",
         "reply_to",
         "version",
+        "wants_answer",
     )
 
     def __init__(self, fields: list[Any]) -> None:
@@ -76,9 +83,11 @@ class Request:
         self.id: bytes = ident
         self.method: str = method
         self.args: dict[str, Any] = args
-        self.remaining: float | None = None if budget is None else budget / 1000
+        self.budget: float | None = None if budget is None else budget / 1000
         self.deadline: float | None = None
-        self.reply_to: str | None = reply_to
+        self.now: Callable[[], float] = monotonic
+        self.wants_answer: bool = kind == CALL
+        self.reply_to: str | None = reply_to if kind == CALL else None
         self.namespace: str | None = namespace
         self.version: str | None = version
         self.context: dict[str, Any] | None = context
@@ -124,42 +133,33 @@ class Alive:
         self.id = id
 
 
-def encode_request(
-    kind: int,
-    id: bytes,
-    method: str,
-    args: dict[str, Any],
-    remaining: float | None,
-    reply_to: str | None,
-    namespace: str | None,
-    version: str | None,
-    context: dict[str, Any] | None,
-    caller: str | None,
+Meta = tuple[str | None, str | None, dict[str, Any] | None, str | None, int]
+"""The fields of a request that stay the same for a client: namespace, version, context, caller, credit."""
+
+
+def encode_call(
+    id: bytes, method: str, args: dict[str, Any], budget: float, reply_to: str | None, meta: Meta
 ) -> bytes:
-    """The bytes of a CALL (which has a ``reply_to``) or CAST. Raises SerializationError."""
-    budget = None if remaining is None else max(1, int(remaining * 1000))
+    """The bytes of a CALL. ``budget`` in seconds. Raises SerializationError."""
     try:
-        return serializer.pack(
-            (VERSION, kind, id, method, args, budget, reply_to, namespace, version, context, caller, 0)
-        )
+        return serializer.pack((VERSION, CALL, id, method, args, max(1, int(budget * 1000)), reply_to, *meta))
     except SerializationError as error:
         raise SerializationError(f"arguments of {method}: {error}") from None
 
 
-def encode_again(request: Request, remaining: float | None, reply_to: str | None) -> bytes:
+def encode_cast(id: bytes, method: str, args: dict[str, Any], meta: Meta) -> bytes:
+    """The bytes of a CAST. Raises SerializationError."""
+    try:
+        return serializer.pack((VERSION, CAST, id, method, args, None, None, *meta))
+    except SerializationError as error:
+        raise SerializationError(f"arguments of {method}: {error}") from None
+
+
+def encode_again(request: Request, budget: float | None, reply_to: str | None) -> bytes:
     """The bytes of a decoded request, with the budget that is left. Raises SerializationError."""
-    return encode_request(
-        request.kind,
-        request.id,
-        request.method,
-        request.args,
-        remaining,
-        reply_to,
-        request.namespace,
-        request.version,
-        request.context,
-        request.caller,
-    )
+    meta: Meta = (request.namespace, request.version, request.context, request.caller, 0)
+    left = None if budget is None else max(1, int(budget * 1000))
+    return serializer.pack((VERSION, request.kind, request.id, request.method, request.args, left, reply_to, *meta))
 
 
 def encode_result(id: bytes, value: Any) -> bytes:

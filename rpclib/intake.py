@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from rpclib.address import Address
 from rpclib.driver import Delivery, Driver, Subscription
 from rpclib.errors import ConnectionLost
 
-if TYPE_CHECKING:
-    from rpclib.connection import Connection
-
 
 class Intake:
     """A subscription that survives reconnects: ``arrived(intake)`` is called when there is something to take.
 
-    Nothing can be taken while there is no session.
+    Nothing can be taken while there is no session. ``forget(intake)`` is called when it stops: no new session
+    needs to attach it.
     """
 
     def __init__(
-        self, connection: Connection, address: Address, prefetch: int, arrived: Callable[[Intake], None]
+        self,
+        address: Address,
+        prefetch: int,
+        arrived: Callable[[Intake], None],
+        forget: Callable[[Intake], None],
     ) -> None:
         self.address = address
-        self._connection = connection
         self._prefetch = prefetch
         self._arrived = partial(arrived, self)
+        self._forget = forget
         self._subscription: Subscription | None = None
         self._stopped = False
 
@@ -62,7 +63,7 @@ class Intake:
     async def stop(self) -> None:
         """Receive nothing more, on no session; what had arrived can still be taken."""
         self._stopped = True
-        self._connection.forget(self)
+        self._forget(self)
         if self._subscription is not None:
             try:
                 await self._subscription.stop()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rpclib import serializer
 from rpclib.address import Address, Kind
 from rpclib.context import Context
-from rpclib.driver import Driver, Route
 from rpclib.envelope import Request, encode_error, encode_result
 from rpclib.errors import (
     REGISTERED,
-    ConnectionLost,
     MessageTooLarge,
     RemoteError,
     RpcError,
@@ -22,27 +20,25 @@ from rpclib.errors import (
     details_of,
     type_name,
 )
-from rpclib.memory import keep_freed
+from rpclib.link import Link
+from rpclib.sender import Sender
 from rpclib.serializer import SCALARS
-
-if TYPE_CHECKING:
-    from rpclib.transport import Transport
 
 log = logging.getLogger("rpclib")
 
-_ROUTES = 1000
+SENDERS = 1000
+"""Callers whose senders are kept."""
 _PATIENCE = 60.0
 """Seconds an answer waits for a connection when its request names no deadline."""
 _LONGEST_TEXT = 20_000
 
 
 class Replies:
-    """Sends answers; keeps the routes to the inboxes of recent callers."""
+    """Sends answers; keeps the senders to the inboxes of recent callers."""
 
-    def __init__(self, rpc: Transport) -> None:
-        self._rpc = rpc
-        self._driver: Driver | None = None
-        self._routes: dict[str | None, Route] = {}
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._senders: dict[str | None, Sender] = {}
 
     def result(self, request: Request, result: Any) -> bytes:
         """The answer that carries ``result``, or the error that says why it cannot travel."""
@@ -50,62 +46,54 @@ class Replies:
             if type(result) not in SCALARS:
                 serializer.check_value(result, "the result of ", request.method)
             body = encode_result(request.id, result)
-            if len(body) > self._rpc.short:
-                self._long(request, body)
+            if len(body) > self._link.short:
+                self._link.long(body, f"the result of {request.method}")
         except (SerializationError, MessageTooLarge) as error:
             log.error("%s ran, but its result cannot be sent: %s", request.method, error)
             return refusal(request, error)
         return body
 
-    def _long(self, request: Request, body: bytes) -> None:
-        """What a long message takes. Raises MessageTooLarge."""
-        keep_freed()
-        if len(body) > self._rpc.max_body:
-            raise MessageTooLarge(
-                f"the result of {request.method} takes {len(body)} bytes; at most {self._rpc.max_body} travel"
-            )
-
     def answer_now(self, request: Request, body: bytes) -> bool:
         """Send an answer if that needs no waiting. False if it does, or the dead session has not taken it."""
-        driver = self._rpc.connection.driver
-        if driver is None or driver.congested:
-            return False
-        if driver is not self._driver:
-            self._driver, self._routes = driver, {}
-        route = self._routes.get(request.reply_to)
+        sender = self._senders.get(request.reply_to) or self._sender(request.reply_to)
         try:
-            if route is None:
-                route = self._route(driver, request.reply_to or "")
-            driver.send(route, body, None, request.id)
-        except ConnectionLost as error:
-            self._rpc.connection.dead(driver, error)
-            return False
+            return sender.send(body, None, request.id)
         except TransportError as error:
             self._give_up(request, error)
-        return True
+            return True
 
     async def answer(self, request: Request, body: bytes) -> None:
         """Send an answer as soon as there is a session for it; give up when its caller has."""
-        if request.reply_to is None:
-            return
         try:
-            while True:
+            while not self.answer_now(request, body):
                 left = Context(request).remaining
-                await self._rpc.connection.ready(_PATIENCE if left is None else left)
-                if self.answer_now(request, body):
-                    return
-        except (TransportError, TimeoutError) as error:
+                await self._sender(request.reply_to).ready(
+                    _PATIENCE if left is None else left, f"the answer to {request.method[:80]}"
+                )
+        except TransportError as error:
             self._give_up(request, error)
 
+    def refuse(self, request: Request, error: RpcError) -> None:
+        """Answer a request that will not run, if there is a session right now."""
+        try:
+            sent = self._sender(request.reply_to).push(refusal(request, error), None, request.id)
+        except TransportError:
+            sent = False
+        if not sent:
+            self._link.counters.unanswered += 1
+
     def _give_up(self, request: Request, error: Exception) -> None:
-        self._rpc.counters.unanswered += 1
+        self._link.counters.unanswered += 1
         log.warning("no answer to %s from %s: %s", request.method[:80], request.caller, error)
 
-    def _route(self, driver: Driver, reply_to: str) -> Route:
-        if len(self._routes) >= _ROUTES:
-            self._routes.clear()
-        route = self._routes[reply_to] = driver.route(Address(Kind.INBOX, "", key=reply_to))
-        return route
+    def _sender(self, reply_to: str | None) -> Sender:
+        sender = self._senders.get(reply_to)
+        if sender is None:
+            if len(self._senders) >= SENDERS:
+                self._senders.clear()
+            address = Address(Kind.INBOX, "", key=reply_to or "")
+            sender = self._senders[reply_to] = Sender(self._link, address)
+        return sender
 
 
 def refusal(request: Request, error: RpcError) -> bytes:

@@ -5,32 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
-from rpclib.address import Address, Kind, Target, default_server
-from rpclib.driver import Delivery
+from rpclib import signals, tasks
+from rpclib.address import Address, Target, default_server
+from rpclib.crew import Crew
 from rpclib.endpoints import Endpoints
-from rpclib.envelope import Request, decode, encode_again
-from rpclib.errors import (
-    BadEnvelope,
-    ConfigError,
-    NoServer,
-    SerializationError,
-    TransportError,
-    WorkerLost,
-)
+from rpclib.errors import ConfigError, TransportError
+from rpclib.handover import Handover
+from rpclib.inbox import ALL
 from rpclib.intake import Intake
+from rpclib.link import Link
+from rpclib.replies import Replies
+from rpclib.run import Runner
 from rpclib.workers import Workers
-
-if TYPE_CHECKING:
-    from rpclib.transport import Transport
 
 log = logging.getLogger("rpclib")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STOP_INTAKE = 5.0
 """Seconds the backend gets to confirm that nothing more is coming."""
 
@@ -44,37 +37,48 @@ class Server:
     """
 
     def __init__(
-        self, rpc: Transport, target: Target, endpoints: Iterable[object], *, workers: int, grace: float
+        self,
+        link: Link,
+        crew: Crew,
+        replies: Replies,
+        target: Target,
+        endpoints: Iterable[object],
+        *,
+        workers: int,
+        grace: float,
+        on_stopped: Callable[[Server], None],
     ) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 10_000:
             raise ConfigError(f"workers must be a number from 1 to 10000, not {workers!r}")
         if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < 1e9:
             raise ConfigError(f"grace must be a number of seconds, not {grace!r}")
-        self._rpc = rpc
         self.target = replace(target, server=target.server or default_server())
         own = self.target.one()
         self._addresses = (replace(own, key=""), own, self.target.all())
         self.endpoints = Endpoints(endpoints)
         self.workers = workers
         self.grace = grace
-        self._intakes: list[Intake] = []
-        self._stopped = asyncio.Event()
         self.started = False
         """Whether `start` was called."""
+        self._link = link
+        self._on_stopped = on_stopped
+        self._handover = Handover(link, replies, self.target)
+        self._running = Workers(link, crew, self.endpoints, Runner(link, replies, workers), workers)
+        self._intakes: list[Intake] = []
+        self._stopped = asyncio.Event()
         self._stopping = False
-        self._hurry = asyncio.Event()
+        self._stop_now = asyncio.Event()
 
     async def start(self) -> None:
         """Serve. In effect on return: what anyone sends from now on arrives."""
         if self.started:
             raise ConfigError("this server was started before; make a new one with rpc.server()")
         self.started = True
-        self._running = Workers(self._rpc, self.endpoints, self.workers)
         subscribing = [asyncio.ensure_future(self._subscribe(address)) for address in self._addresses]
         try:
             await asyncio.gather(*subscribing)
         except BaseException:
-            await _cancel(*subscribing)
+            await tasks.ended(*subscribing)
             await self.stop(grace=0)
             raise
 
@@ -84,10 +88,10 @@ class Server:
         another stop waits, it ends that wait."""
         if not self.started or self._stopping:
             if grace == 0:
-                self._hurry.set()
+                self.stop_now()
             if self.started:
                 await self._stopped.wait()
-            self._rpc.forget(self)
+            self._on_stopped(self)
             return
         self._stopping = True
         try:
@@ -97,8 +101,12 @@ class Server:
             finally:  # cancelled, it stops at once
                 await self._end()
         finally:
-            self._rpc.forget(self)
+            self._on_stopped(self)
             self._stopped.set()
+
+    def stop_now(self) -> None:
+        """End the grace of a stop that is under way, or of the next one."""
+        self._stop_now.set()
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
@@ -106,8 +114,8 @@ class Server:
 
     @property
     def saturated(self) -> bool:
-        """Whether every worker is busy while more requests wait in this process."""
-        return self.started and self._running.saturated
+        """All workers are busy and requests wait in this process."""
+        return self._running.saturated
 
     async def serve_forever(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
@@ -116,22 +124,10 @@ class Server:
         """
         if not self.started:
             await self.start()
-        loop = asyncio.get_running_loop()
         signalled = asyncio.Event()
-
-        def on_signal() -> None:
-            if signalled.is_set():
-                self._hurry.set()
-            signalled.set()
-
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, on_signal)
-        try:
-            await _first(signalled.wait(), self.wait())
+        with signals.on_loop(signalled.set, self.stop_now):
+            await tasks.first(signalled.wait(), self.wait())
             await self.stop()
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -141,7 +137,8 @@ class Server:
         await self.stop()
 
     async def _subscribe(self, address: Address) -> None:
-        intake = await self._rpc.connection.subscribe(address, prefetch=self.workers, arrived=self._running.feed)
+        connection = self._link.connection
+        intake = await connection.subscribe(address, prefetch=self.workers, arrived=self._running.pull)
         self._intakes.append(intake)
 
     async def _stop_intake(self) -> None:
@@ -150,7 +147,7 @@ class Server:
             await asyncio.wait(stops, timeout=_STOP_INTAKE)
         for intake, stop in zip(self._intakes, stops, strict=True):
             if stop.done() and not stop.exception():
-                self._running.feed(intake)
+                self._running.pull(intake)
             else:
                 stop.cancel()
                 intake.detach()
@@ -158,67 +155,21 @@ class Server:
     async def _finish(self, grace: float) -> None:
         """Let what arrived run, and what runs finish, for at most ``grace`` seconds."""
         drained = asyncio.ensure_future(self._running.idle())
-        hurry = asyncio.ensure_future(self._hurry.wait())
+        at_once = asyncio.ensure_future(self._stop_now.wait())
         try:
-            await asyncio.wait((drained, hurry), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((drained, at_once), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             if self._running.count:
                 log.warning("server %s: %d requests outlived the grace", self.target, self._running.count)
         finally:
-            await _cancel(drained, hurry)
+            await tasks.ended(drained, at_once)
 
     async def _end(self) -> None:
         for intake in self._intakes:
-            for delivery in intake.take(1 << 30):
-                self._pass_on(intake.address, delivery)
+            for delivery in intake.take(ALL):
+                self._handover.hand_over(intake.address, delivery)
             with contextlib.suppress(TransportError):
                 await intake.close()
         await self._running.close()
 
-    def _pass_on(self, address: Address, delivery: Delivery) -> None:
-        """Send a request that was not started to the topic's other servers, as a new message."""
-        try:
-            request = decode(delivery.body)
-        except BadEnvelope as error:
-            self._rpc.bad_envelope(error)
-            return
-        if not isinstance(request, Request):
-            return
-        driver = self._rpc.connection.driver
-        if address.kind is Kind.ALL or driver is None:
-            return
-        if delivery.redelivered:  # a new message would not say so
-            self._rpc.counters.redelivered += 1
-            text = f"a worker that had taken {request.method} went away; it may have run"
-            self._rpc.send_error(request, WorkerLost(text, maybe_executed=True))
-            return
-        if address.key and request.reply_to is not None:
-            text = f"server {self.target} is stopping and did not run {request.method}"
-            self._rpc.send_error(request, NoServer(text, maybe_executed=False))
-            return
-        remaining = None if request.remaining is None else request.remaining - delivery.waited
-        if remaining is not None and remaining <= 0:
-            self._rpc.counters.expired += 1
-            return
-        try:
-            body = encode_again(request, remaining, request.reply_to)
-            driver.send(driver.route(address), body, remaining, request.id if request.reply_to else b"")
-        except (TransportError, SerializationError) as error:  # decoding is more tolerant than encoding
-            log.warning("could not pass on %s: %s", request.method, error)
-
     def __repr__(self) -> str:
-        return f"<Server {self.target} on {self._rpc.resolved.url}>"
-
-
-async def _first(*awaitables: Coroutine[Any, Any, object]) -> None:
-    """Wait for one of them; cancel the others."""
-    tasks = [asyncio.ensure_future(item) for item in awaitables]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _cancel(*tasks)
-
-
-async def _cancel(*futures: asyncio.Future[Any]) -> None:
-    for future in futures:
-        future.cancel()
-    await asyncio.gather(*futures, return_exceptions=True)
+        return f"<Server {self.target} on {self._link.connection.url}>"

@@ -7,20 +7,20 @@ After a fork, the first use in the child opens a new connection there; servers s
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 from collections.abc import Callable, Iterable
-from types import FrameType
 from typing import Any, Self
 
 from rpclib import client as _client
 from rpclib import server as _server
+from rpclib import signals
 from rpclib import transport as _transport
 from rpclib.address import Target
+from rpclib.counters import Counters
 from rpclib.driver import Capability, Driver
 from rpclib.errors import ForkError, RpcError, TransportClosed
 from rpclib.portal import Job, Portal
-from rpclib.transport import Counters, Undeliverable
+from rpclib.returned import Undeliverable
 from rpclib.url import TransportURL
 
 
@@ -76,7 +76,7 @@ class Transport:
 
     def client(self, target: Target | str, **options: Any) -> Client:
         """As `rpclib.Transport.client`."""
-        return Client(self, lambda rpc: rpc.client(target, **options))
+        return Client(self.live, self._transport, lambda rpc: rpc.client(target, **options))
 
     def server(
         self,
@@ -127,11 +127,16 @@ class Transport:
 class Client:
     """A blocking `rpclib.Client`."""
 
-    def __init__(self, rpc: Transport, make: Callable[[_transport.Transport], _client.Client]) -> None:
-        self._rpc = rpc
+    def __init__(
+        self,
+        live: Callable[[], tuple[_transport.Transport, Portal]],
+        transport: _transport.Transport,
+        make: Callable[[_transport.Transport], _client.Client],
+    ) -> None:
+        self._live_transport = live
         self._make = make
-        self._made = make(rpc._transport)
-        self._made_by = rpc._transport
+        self._made = make(transport)
+        self._made_by = transport
 
     @property
     def target(self) -> Target:
@@ -139,11 +144,11 @@ class Client:
 
     def prepare(self, **options: Any) -> Client:
         """As `rpclib.Client.prepare`."""
-        return Client(self._rpc, lambda rpc: self._make(rpc).prepare(**options))
+        return self._changed(lambda client: client.prepare(**options))
 
     def to(self, server: str) -> Client:
         """As `rpclib.Client.to`."""
-        return Client(self._rpc, lambda rpc: self._make(rpc).to(server))
+        return self._changed(lambda client: client.to(server))
 
     def can_send(self, version: str) -> bool:
         """As `rpclib.Client.can_send`."""
@@ -164,8 +169,12 @@ class Client:
         client, portal = self._live()
         portal.run(client.fanout(method, **arguments))
 
+    def _changed(self, change: Callable[[_client.Client], _client.Client]) -> Client:
+        make = self._make
+        return Client(self._live_transport, self._made_by, lambda rpc: change(make(rpc)))
+
     def _live(self) -> tuple[_client.Client, Portal]:
-        transport, portal = self._rpc.live()
+        transport, portal = self._live_transport()
         if transport is not self._made_by:
             self._made, self._made_by = self._make(transport), transport
         return self._made, portal
@@ -210,15 +219,11 @@ class Server:
         stops: list[Job[None]] = []
         portal = self._own()
 
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            stops.append(portal.submit(self._server.stop(0 if stops else None)))
+        def stop(grace: float | None) -> None:
+            stops.append(portal.submit(self._server.stop(grace)))
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with signals.without_loop(lambda: stop(None), lambda: stop(0)):
             self.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _own(self) -> Portal:
         if self._portal.inherited:

@@ -1,79 +1,44 @@
-"""`connect` and `Transport`: one connection to a backend, shared by any number of clients and servers."""
+"""`connect` and `Transport`: one connection to a backend, shared by any number of clients and servers.
+
+`Transport` is where the parts are joined; what each part does is in its own file.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
-import os
-import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
-from rpclib import envelope
-from rpclib.address import Address, Kind, Target
-from rpclib.calls import Call, Calls
-from rpclib.connection import Connection, Listener
+from rpclib import envelope, tasks
+from rpclib.address import Target
+from rpclib.calls import Calls
+from rpclib.client import Client
+from rpclib.connection import Connection, ConnectionObserver
+from rpclib.counters import Counters
 from rpclib.crew import Crew
 from rpclib.driver import Capability, Driver
-from rpclib.envelope import Alive, Failure, Request, Result
+from rpclib.envelope import Failure, Request, Result
 from rpclib.errors import (
     BadEnvelope,
     CapabilityMissing,
     ConfigError,
     ConnectionLost,
-    MaybeExecuted,
     NoServer,
     TransportClosed,
     TransportError,
-    WorkerLost,
-    details_of,
 )
-from rpclib.intake import Intake
-from rpclib.liveness import Liveness
-from rpclib.memory import LONG
+from rpclib.link import Link
+from rpclib.loopback import Loopback
+from rpclib.options import Options
+from rpclib.presence import Presence
 from rpclib.replies import Replies
+from rpclib.returned import Returned, Undeliverable
+from rpclib.server import Server
+from rpclib.watch import watch
 
-if TYPE_CHECKING:
-    from rpclib.client import Client
-    from rpclib.config import Resolved
-    from rpclib.server import Server
+if TYPE_CHECKING:  # pydantic takes a tenth of a second to import
+    from rpclib.config import Resolved, Settings
     from rpclib.url import TransportURL
-
-log = logging.getLogger("rpclib")
-
-_FIRST_RESEND = 0.05
-
-
-@dataclass
-class Counters:
-    """What went another way than asked for, since the transport was opened. Read them; do not write."""
-
-    undeliverable: int = 0
-    """Casts that reached nobody."""
-    bad_envelopes: int = 0
-    """Received bodies that were dropped because they do not parse."""
-    expired: int = 0
-    """Requests dropped because their caller had stopped waiting."""
-    redelivered: int = 0
-    """Requests not executed because they may have run before."""
-    failed: int = 0
-    """Requests whose endpoint raised, or that were refused."""
-    unanswered: int = 0
-    """Replies that could not be sent."""
-    reconnects: int = 0
-    """Sessions opened after the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Undeliverable:
-    """A cast that reached nobody, as given to `Transport.on_undeliverable`."""
-
-    method: str
-    args: dict[str, Any]
-    reason: str
 
 
 def connect(
@@ -90,7 +55,7 @@ def connect(
     capabilities the program relies on. ``settings``: any setting (``timeout=5``), and ``options={...}`` for the
     driver. Raises ConfigError and its subclasses at once; nothing is opened yet.
     """
-    from rpclib.config import resolve  # pydantic takes a tenth of a second to import
+    from rpclib.config import resolve  # here, because of pydantic: see above
 
     resolved = resolve(url, driver=driver, **settings)
     missing = [item.value for item in require if item not in resolved.driver.capabilities]
@@ -102,76 +67,86 @@ def connect(
     return Transport(resolved, on_undeliverable)
 
 
-class Transport(Listener):
+class Transport:
     """A connection to one backend. Make one with `connect`; it belongs to the loop that opened it.
 
     Clients and servers made from it share its session and its reply inbox, and end with it.
     """
 
     def __init__(self, resolved: Resolved, on_undeliverable: Callable[[Undeliverable], None] | None = None) -> None:
-        self.resolved = resolved
-        self.settings = resolved.settings
-        self.on_undeliverable = on_undeliverable
-        self.counters = Counters()
-        self.caller = f"{socket.gethostname()}:{os.getpid()}"
-        self.loop: asyncio.AbstractEventLoop
-        """The one that opened it."""
-        self.calls: Calls
-        self.crew = Crew()
-        self.replies = Replies(self)
-        self.connection = Connection(resolved, self)
-        self.inbox: str | None = None
-        """The key of the live session's inbox."""
-        self.max_body = envelope.MAX_BODY
-        """The longest envelope that can be sent, in bytes."""
-        self.short = LONG
-        """Bytes up to which an envelope is not long (see `rpclib.memory`), nor too long."""
-        self.alive: bytes | None = None
-        """The id of the last ALIVE envelope that came back."""
-        self._first = int.from_bytes(os.urandom(8)) << 64
-        self.ids = map(int.to_bytes, itertools.count(self._first), itertools.repeat(16))
-        """The next is 16 bytes, unique: random per transport, then a number."""
-        self._intake: Intake | None = None
+        self._resolved = resolved
+        self._connection = Connection(resolved)
+        self._link = Link(self._connection)
+        self._calls = Calls(self._link)
+        self._crew = Crew()
+        self._replies = Replies(self._link)
+        self._returned = Returned(self._link, on_undeliverable)
+        self._checks = (Loopback(self._link).check, Presence(self._link, self._calls).check)
+        self._observer = _Observer(self._link, self._calls, self._returned, self._replies)
+        self._link.inbox.on(Result, self._calls.resolve)
+        self._link.inbox.on(Failure, self._calls.resolve)
+        self._link.inbox.listen(self._connection, self.settings.exchange)
+        self._opened = False
         self._watching: asyncio.Task[None] | None = None
-        self.servers: list[Server] = []
-        """Those that were made and have not stopped."""
+        self._servers: list[Server] = []
+        """The servers that were made and have not stopped."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that apply, wherever they were given; see docs/configuration.md."""
+        return self._resolved.settings
+
+    @property
+    def url(self) -> TransportURL:
+        """Where it connects to. Shown without its password."""
+        return self._resolved.url
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the driver promises."""
+        return self._resolved.driver.capabilities
+
+    @property
+    def counters(self) -> Counters:
+        """What was counted since it was opened."""
+        return self._link.counters
+
+    @property
+    def on_undeliverable(self) -> Callable[[Undeliverable], None] | None:
+        """Called on the loop with each cast that reached nobody. It returns at once."""
+        return self._returned.on_undeliverable
+
+    @on_undeliverable.setter
+    def on_undeliverable(self, function: Callable[[Undeliverable], None] | None) -> None:
+        self._returned.on_undeliverable = function
 
     async def open(self) -> None:
         """Connect: returns with a session that can send and receive, or raises within ``connect_timeout``.
 
         Raises Unreachable naming every host with its error, AccessDenied at once.
         """
-        if self._intake is not None:
+        if self._opened:
             raise ConfigError("this transport was opened before; make a new one with connect()")
-        self.loop = asyncio.get_running_loop()
-        self.calls = Calls(self.loop)
-        await self.connection.open()
-        try:
-            inbox = Address(Kind.INBOX, self.settings.exchange)
-            self._intake = await self.connection.subscribe(inbox, prefetch=0, arrived=self._receive)
-            self.inbox = self._intake.key
-        except BaseException:
-            await self.connection.close(flush=False)
-            raise
-        self._watching = self.loop.create_task(Liveness(self).watch())
+        self._link.bind(asyncio.get_running_loop())
+        await self._connection.open(self._observer)
+        self._opened = True
+        self._watching = self._link.loop.create_task(watch(self._connection, self._checks))
 
     async def close(self) -> None:
         """Stop the servers (each within its ``grace``), hand over what was sent, end every call in flight with
         TransportClosed. Idempotent."""
-        stops = await asyncio.gather(*(server.stop() for server in self.servers), return_exceptions=True)
+        stops = await asyncio.gather(*(server.stop() for server in self._servers), return_exceptions=True)
         try:
             for stop in stops:
                 if isinstance(stop, BaseException):
                     raise stop
         finally:
-            if self._intake is not None:
-                self.calls.close(TransportClosed("the transport was closed"))
+            self._calls.close(TransportClosed("the transport was closed"))
             if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.gather(self._watching, return_exceptions=True)
+                await tasks.ended(self._watching)
                 self._watching = None
-                await self.crew.close()
-            await self.connection.close()
+                await self._crew.close()
+            await self._connection.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -182,11 +157,10 @@ class Transport(Listener):
 
     def client(self, target: Target | str, **options: Any) -> Client:
         """A client for ``target`` (a topic, or a Target). ``options`` as in `Client.prepare`."""
-        from rpclib.client import Client
-
-        if isinstance(target, str):
-            target = Target(target)
-        return Client(self, target.within(self.settings.exchange), **options)
+        target = self._within(target)
+        settings = self.settings
+        base = Options(settings.timeout, settings.route_grace, target.version, namespace=target.namespace)
+        return Client(self._link, self._calls, target, base.changed(options))
 
     def server(
         self,
@@ -201,63 +175,47 @@ class Transport(Listener):
         ``workers`` bounds the requests running at a time (default: the setting, 64), ``grace`` the seconds a
         stop waits for them (default: the setting, 10).
         """
-        from rpclib.server import Server
-
-        if isinstance(target, str):
-            target = Target(target)
         server = Server(
-            self,
-            target.within(self.settings.exchange),
+            self._link,
+            self._crew,
+            self._replies,
+            self._within(target),
             endpoints,
             workers=self.settings.workers if workers is None else workers,
             grace=self.settings.grace if grace is None else grace,
+            on_stopped=self._forget,
         )
-        self.servers.append(server)
+        self._servers.append(server)
         return server
 
-    def forget(self, server: Server) -> None:
-        if server in self.servers:
-            self.servers.remove(server)
+    def _within(self, target: Target | str) -> Target:
+        if isinstance(target, str):
+            target = Target(target)
+        return target.within(self.settings.exchange)
+
+    def _forget(self, server: Server) -> None:
+        if server in self._servers:
+            self._servers.remove(server)
 
     def __repr__(self) -> str:
-        return f"<Transport {self.resolved.url}>"
+        return f"<Transport {self.url}>"
 
-    def _receive(self, inbox: Intake) -> None:
-        """Hand every reply that has arrived to its call."""
-        for delivery in inbox.take(1 << 30):
-            try:
-                message = envelope.decode(delivery.body)
-            except BadEnvelope as error:
-                self.bad_envelope(error)
-                continue
-            if type(message) is Result or type(message) is Failure:
-                self.calls.resolve(message)
-            elif type(message) is Alive:
-                self.alive = message.id
-            else:
-                self.bad_envelope(BadEnvelope("a request in an inbox"))
 
-    def bad_envelope(self, error: BadEnvelope) -> None:
-        self.counters.bad_envelopes += 1
-        log.warning("dropped a message: %s", error)
+class _Observer(ConnectionObserver):
+    """What a transport does about the events of its connection: which part has to know."""
 
-    # What the connection tells (see Listener).
+    def __init__(self, link: Link, calls: Calls, returned: Returned, replies: Replies) -> None:
+        self._link, self._calls, self._returned, self._replies = link, calls, returned, replies
 
     def opened(self, driver: Driver) -> None:
-        self.max_body = min(envelope.MAX_BODY, driver.max_body)
-        self.short = min(LONG, self.max_body)
-        if self._intake is not None:
-            self.inbox = self._intake.key
-            self.counters.reconnects += 1
+        self._link.opened(driver)
 
     def lost(self, error: TransportError) -> None:
-        self.inbox = None
-        self.calls.fail_sent(ConnectionLost(str(error), maybe_executed=True))
+        self._link.inbox.key = None
+        self._calls.fail_sent(ConnectionLost(str(error), maybe_executed=True))
 
     def worker_lost(self, tag: bytes) -> None:
-        call = self.calls.table.get(tag)
-        if call is not None:
-            call.fail(WorkerLost(f"the worker that had taken {call} went away", maybe_executed=True))
+        self._calls.worker_lost(tag)
 
     def undeliverable(self, body: bytes, reason: str) -> None:
         try:
@@ -266,64 +224,12 @@ class Transport(Listener):
             return
         if not isinstance(request, Request):
             return
-        call = self.calls.table.get(request.id)
+        call = self._calls.table.get(request.id)
         if call is not None:
-            self._send_again(call, request, reason)
-        elif request.reply_to is None:
-            self._report(request, reason)
-        elif request.id[:8] != self._first.to_bytes(16)[:8]:
-            # Passed on by a server of ours that was stopping; its caller waits elsewhere.
+            self._returned.call(call, request, reason)
+        elif not request.wants_answer:
+            self._returned.cast(request, reason)
+        elif not self._link.ids.mine(request.id):
+            # Passed on by a server of this process that was stopping; its caller waits elsewhere.
             error = NoServer(f"nobody serves {request.method} any more: {reason}", maybe_executed=False)
-            self.send_error(request, error)
-
-    def send_error(self, request: Request, error: MaybeExecuted) -> None:
-        """Answer a request that will not run, if the session allows it right now."""
-        driver = self.connection.driver
-        if driver is None or request.reply_to is None:
-            return
-        body = envelope.encode_error(request.id, error.code, "", str(error), "", None, details_of(error))
-        try:
-            driver.send(driver.route(Address(Kind.INBOX, "", key=request.reply_to)), body, None, request.id)
-        except TransportError:
-            self.counters.unanswered += 1
-
-    def _report(self, request: Request, reason: str) -> None:
-        self.counters.undeliverable += 1
-        if self.on_undeliverable is None:
-            return
-        try:
-            self.on_undeliverable(Undeliverable(request.method, request.args, reason))
-        except Exception:
-            log.exception("on_undeliverable raised")
-
-    def _send_again(self, call: Call, request: Request, reason: str) -> None:
-        """A server may be starting this moment: try until the grace is over, then say that nobody is there."""
-        elapsed = monotonic() - call.sent
-        call.returned = NoServer(
-            f"nobody serves {call.address} on {self.connection.host} ({reason}; tried for {elapsed:.1f} s). "
-            "Is the server running, and with the same exchange?",
-            maybe_executed=False,
-        )
-        if elapsed >= call.route_grace:
-            call.fail(call.returned)
-            return
-        delay = min(
-            _FIRST_RESEND * 2**call.resends, call.route_grace - elapsed, max(0.0, call.deadline - monotonic())
-        )
-        call.resends += 1
-        self.loop.call_later(delay, self._resend, call, request)
-
-    def _resend(self, call: Call, request: Request) -> None:
-        driver, remaining = self.connection.driver, call.deadline - monotonic()
-        if call.future.done() or remaining <= 0:
-            return
-        if driver is None or driver.congested:
-            self.loop.call_later(_FIRST_RESEND, self._resend, call, request)
-            return
-        body = envelope.encode_again(request, remaining, self.inbox)
-        try:
-            driver.send(driver.route(call.address), body, remaining, call.id)
-            call.returned = None
-        except ConnectionLost as error:
-            self.connection.dead(driver, error)
-            self.loop.call_later(_FIRST_RESEND, self._resend, call, request)
+            self._replies.refuse(request, error)

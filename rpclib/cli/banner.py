@@ -13,15 +13,14 @@ from rpclib.endpoints import Method
 def banner(rpc: rpclib.Transport, server: rpclib.Server) -> None:
     """Say on stderr what is served where, and with which guarantees."""
     err = output.console(stderr=True)
-    resolved = rpc.resolved
     err.print(f"serving {server.target}", style="bold", end=" ")
-    err.print(f"on {resolved.url}, exchange {server.target.exchange}", soft_wrap=True)
+    err.print(f"on {rpc.url}, exchange {server.target.exchange}", soft_wrap=True)
     for namespace, version, method in server.endpoints.methods():
         place = f"{namespace or ''} {version}".strip()
         err.print(f"  {method.name}{_signature(method)}", style="cyan", end="", soft_wrap=True)
         err.print(f"   {place}{', idempotent' if method.idempotent else ''}", style="dim", soft_wrap=True)
-    err.print(f"the {resolved.url.scheme} driver promises: each request runs at most once, and", style="bold")
-    for kept, words in promises(resolved.driver.capabilities):
+    err.print(f"the {rpc.url.scheme} driver promises: each request runs at most once, and", style="bold")
+    for kept, words in promises(rpc.capabilities):
         err.print(f"  {'+' if kept else '-'} {words}", style="green" if kept else "yellow")
     err.print(
         f"ready: up to {server.workers} requests at a time; SIGTERM or Ctrl-C stops within {server.grace:g} s",

@@ -123,11 +123,11 @@ async def _demo(url: str, exchange: str) -> bool:
         heard.put_nowait((who, what))
 
     async with rpclib.connect(url, exchange=exchange, timeout=10.0, grace=2.0) as rpc:
-        apart = rpclib.Capability.CROSS_PROCESS in rpc.resolved.driver.capabilities
+        apart = rpclib.Capability.CROSS_PROCESS in rpc.capabilities
         async with processes(url, exchange, say) if apart else here(rpc, say):
             where = "each in a process of its own" if apart else "all in this process"
             served = f"compute (servers {' and '.join(HOSTS)}), network and scheduler"
-            out.print(f"{rpc.resolved.url} carries {served}, {where}", soft_wrap=True)
+            out.print(f"{rpc.url} carries {served}, {where}", soft_wrap=True)
             right = [await _show(out, rpc, number, step, heard) for number, step in enumerate(STEPS, 1)]
     out.print("\nThe same program runs on any backend: rpclib drivers; rpclib demo --url URL", style="dim")
     return all(right)

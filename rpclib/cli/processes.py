@@ -11,6 +11,7 @@ import signal
 from multiprocessing.context import SpawnProcess
 from time import monotonic
 
+from rpclib import signals
 from rpclib.cli.serving import CHANGED, Job, leave, work
 
 log = logging.getLogger("rpclib")
@@ -18,7 +19,6 @@ log = logging.getLogger("rpclib")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 _LAST_WORDS = 2.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _USAGE = 2
 
 
@@ -38,23 +38,20 @@ class Processes:
 
         Returns when all are gone: 0, or the code of one that could not work.
         """
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self.stop)
-        try:
+        with signals.on_loop(self.stop, self._stop_now):
             await asyncio.gather(*(self._keep(number) for number in range(1, self._count + 1)))
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
         return self._code
 
     def stop(self) -> None:
-        """Tell all processes to stop; the second time, at once, and those that do not listen are killed."""
-        if self._stopping.is_set():
-            asyncio.get_running_loop().call_later(_LAST_WORDS, self._kill)
+        """Tell all processes to stop."""
         self._stopping.set()
         for process in self._running.values():
             process.terminate()
+
+    def _stop_now(self) -> None:
+        """Tell all processes to stop at once, and kill those that do not."""
+        self.stop()
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._kill)
 
     def _kill(self) -> None:
         for process in self._running.values():

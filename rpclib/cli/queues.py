@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rpclib import admin
 from rpclib.cli import output
 from rpclib.cli.command import Command, connects, prints, quiet
 from rpclib.driver import Admin, Queue
-from rpclib.errors import CapabilityMissing, ConfigError, NoServer
+from rpclib.errors import ConfigError, NoServer
 
 if TYPE_CHECKING:
     from rpclib.config import Resolved
@@ -39,8 +40,8 @@ def queues(ctx: click.Context, url: str | None, exchange: str | None, as_json: b
         given = {"url": url, "exchange": exchange, "as_json": as_json}
         ctx.default_map = {"purge": given, "delete": given}
         return
-    resolved = _resolve(url, exchange)
-    found = _ask(resolved, lambda admin: admin.queues(resolved.settings.exchange))
+    resolved = admin.resolve(url, exchange)
+    found = _ask(resolved, lambda session: session.queues(resolved.settings.exchange))
     if as_json:
         output.print_json({"queues": [_row(queue) for queue in found]})
     elif found:
@@ -91,9 +92,9 @@ def _clear(
     asks = not (yes or dry_run)
     if asks and (as_json or not sys.stdin.isatty()):
         raise ConfigError(f"nothing was {DONE[verb]}: say --yes to {verb}, or --dry-run to see what that would do")
-    resolved = _resolve(url, exchange)
+    resolved = admin.resolve(url, exchange)
     area = resolved.settings.exchange
-    matching = _ask(resolved, lambda admin: _match(admin, area, pattern))
+    matching = _ask(resolved, lambda session: _match(session, area, pattern))
     chosen, kept = _split(verb, matching)
     if (asks or dry_run) and not as_json:
         _print_table(matching)
@@ -102,7 +103,7 @@ def _clear(
     if chosen and not dry_run:
         # In a session of its own: none lives as long as a question may take.
         names = {queue.name for queue in chosen}
-        chosen, late = _ask(resolved, lambda admin: _carry_out(admin, verb, area, names))
+        chosen, late = _ask(resolved, lambda session: _carry_out(session, verb, area, names))
         kept += late
     if as_json:
         done = [{"name": queue.name, "messages": queue.messages} for queue in chosen]
@@ -115,9 +116,9 @@ def _clear(
         click.get_current_context().exit(1)
 
 
-async def _match(admin: Admin, exchange: str, pattern: str) -> list[Queue]:
+async def _match(session: Admin, exchange: str, pattern: str) -> list[Queue]:
     """The queues that match. Raises NoServer when there are none."""
-    found = await admin.queues(exchange)
+    found = await session.queues(exchange)
     matching = [queue for queue in found if fnmatchcase(queue.name, pattern)]
     if not matching:
         raise NoServer(f'none of the {_count(len(found), "queue")} of exchange "{exchange}" matches "{pattern}"')
@@ -133,45 +134,29 @@ def _split(verb: str, found: Iterable[Queue]) -> Split:
     return chosen, kept
 
 
-async def _carry_out(admin: Admin, verb: str, exchange: str, names: Collection[str]) -> Split:
+async def _carry_out(session: Admin, verb: str, exchange: str, names: Collection[str]) -> Split:
     """Purge or delete those of ``names`` that may be, as they are now. The ``messages`` of what was done is how
     many that dropped."""
-    chosen, kept = _split(verb, [queue for queue in await admin.queues(exchange) if queue.name in names])
+    chosen, kept = _split(verb, [queue for queue in await session.queues(exchange) if queue.name in names])
     done = []
     for queue in chosen:
         try:
-            dropped = await (admin.purge if verb == "purge" else admin.delete)(queue.name)
+            dropped = await (session.purge if verb == "purge" else session.delete)(queue.name)
         except NoServer:
             continue  # gone by itself this moment
         done.append(Queue(queue.name, dropped, queue.consumers))
     return done, kept
 
 
-def _resolve(url: str | None, exchange: str | None) -> Resolved:
-    from rpclib.config import resolve
-
-    resolved = resolve(url, exchange=exchange)
-    if not issubclass(resolved.driver, Admin):
-        raise CapabilityMissing(f"the driver of {resolved.url.scheme}:// has no queues to list, purge or delete")
-    return resolved
-
-
 def _ask(resolved: Resolved, work: Callable[[Admin], Awaitable[T]]) -> T:
     """Run ``work`` with one session."""
-    from rpclib.connection import Connection, Listener
 
-    async def session() -> T:
-        connection = Connection(resolved, Listener())
-        await connection.open()
-        try:
-            driver = connection.driver
-            assert isinstance(driver, Admin)
-            return await work(driver)
-        finally:
-            await connection.close()
+    async def ask() -> T:
+        async with admin.session(resolved) as session:
+            return await work(session)
 
     quiet()
-    return asyncio.run(session())
+    return asyncio.run(ask())
 
 
 def _confirm(question: str) -> None:

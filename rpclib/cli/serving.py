@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 import rpclib
+from rpclib import signals, tasks
 from rpclib.cli import output
 from rpclib.cli.banner import banner
 from rpclib.cli.loading import endpoint
@@ -79,15 +80,15 @@ async def _serve(job: Job, instances: list[object], greet: bool, watch: Watch | 
     async with rpclib.connect(job.url, exchange=job.exchange) as rpc:
         server = rpc.server(target, instances, workers=job.workers)
         await server.start()
-        serving = asyncio.create_task(server.serve_forever())
-        await asyncio.sleep(0)  # now it has its signal handlers
-        _end_with_parent()
-        if greet:
-            banner(rpc, server)
-        else:
-            log.info("serving %s", server.target)
-        code = 0 if watch is None else await _until_changed(server, serving, watch)
-        await serving
+        signalled = asyncio.Event()
+        with signals.on_loop(signalled.set, server.stop_now):
+            _end_with_parent()
+            if greet:
+                banner(rpc, server)
+            else:
+                log.info("serving %s", server.target)
+            code = await _until_over(signalled, watch)
+            await server.stop()
         log.info("stopped serving %s", server.target)
         return code
 
@@ -98,15 +99,21 @@ async def _wait(watch: Watch) -> int:
     return CHANGED
 
 
-async def _until_changed(server: rpclib.Server, serving: asyncio.Task[None], watch: Watch) -> int:
-    changed = asyncio.create_task(watch.changed())
-    await asyncio.wait((serving, changed), return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        changed.cancel()
+async def _until_over(signalled: asyncio.Event, watch: Watch | None) -> int:
+    """Return when there was a signal, or a source file changed: the exit code."""
+    if watch is None:
+        await signalled.wait()
         return 0
-    log.info("%s changed: starting again", changed.result())
-    await server.stop()
-    return CHANGED
+    changed = asyncio.create_task(watch.changed())
+    told = asyncio.create_task(signalled.wait())
+    try:
+        await asyncio.wait((told, changed), return_when=asyncio.FIRST_COMPLETED)
+        if not changed.done():
+            return 0
+        log.info("%s changed: starting again", changed.result())
+        return CHANGED
+    finally:
+        await tasks.ended(told, changed)
 
 
 def _end_with_parent() -> None:

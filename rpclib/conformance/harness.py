@@ -10,6 +10,7 @@ from typing import Any
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.config import resolve
+from rpclib.conformance.inside import inside
 from rpclib.driver import Driver
 from rpclib.errors import TransportError
 
@@ -58,15 +59,15 @@ class Harness:
 
     def sever(self, rpc: rpclib.Transport) -> None:
         """End the live session of ``rpc`` as if the backend had."""
-        driver = rpc.connection.driver
+        driver = inside(rpc).connection.driver
         assert driver is not None, "there is no session to sever"
         driver.sever()
 
     async def lose(self, rpc: rpclib.Transport) -> None:
         """`sever`, and return when ``rpc`` has noticed; it may be open again by then."""
-        severed = rpc.connection.driver
+        severed = inside(rpc).connection.driver
         self.sever(rpc)
-        await self.until(lambda: rpc.connection.driver is not severed, "the loss")
+        await self.until(lambda: inside(rpc).connection.driver is not severed, "the loss")
 
     async def until(self, condition: Callable[[], Any], what: str = "condition", seconds: float = 10.0) -> None:
         """Wait until ``condition()`` is true, asking at every turn of the loop's timer."""
@@ -79,7 +80,7 @@ class Harness:
 
     async def until_held(self, rpc: rpclib.Transport) -> None:
         """Wait until a server of ``rpc`` holds a request it has no worker for."""
-        await self.until(lambda: any(server.saturated for server in rpc.servers), "a request held back")
+        await self.until(lambda: any(server.saturated for server in inside(rpc).servers), "a request held back")
 
     def one(self, topic: str, server: str = "") -> Address:
         return Address(Kind.ONE, self.exchange, topic, server)

@@ -8,6 +8,7 @@ import pytest
 
 import rpclib
 from rpclib.conformance.harness import Harness
+from rpclib.conformance.inside import inside
 from rpclib.conformance.service import Service
 
 
@@ -98,7 +99,9 @@ async def test_everything_comes_back_after_a_loss(harness: Harness) -> None:
             for _ in range(3):
                 harness.sever(rpc)
                 harness.sever(other)
-                await harness.until(lambda: rpc.connection.driver and other.connection.driver, "both open again")
+                await harness.until(
+                    lambda: inside(rpc).connection.driver and inside(other).connection.driver, "both open again"
+                )
                 client = other.client("t", retry=3)
                 assert await client.call("who") == "back"
                 assert await client.to("a").call("who") == "back"

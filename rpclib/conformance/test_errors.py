@@ -10,6 +10,7 @@ import pytest
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.conformance.harness import Harness
+from rpclib.conformance.inside import inside
 from rpclib.conformance.service import Refused, Service
 
 
@@ -114,21 +115,21 @@ async def test_oversize_stops_at_the_caller(harness: Harness) -> None:
     async with harness.connect() as rpc, rpc.server("t", [Service("ok")]):
         client = rpc.client("t")
         with pytest.raises(rpclib.MessageTooLarge, match="note"):
-            await client.call("note", value=b"x" * rpc.max_body)
+            await client.call("note", value=b"x" * inside(rpc).link.max_body)
         with pytest.raises(rpclib.MessageTooLarge, match="result of long"):
-            await client.call("long", size=rpc.max_body)
+            await client.call("long", size=inside(rpc).link.max_body)
         assert await client.call("who") == "ok"
 
 
 async def test_garbage_does_not_stop_a_server(harness: Harness) -> None:
     """Bytes that are no envelope, and envelopes of another version, are counted and dropped; work goes on."""
     async with harness.connect() as rpc, rpc.server("t", [Service("ok")]):
-        driver = rpc.connection.driver
+        driver, key = inside(rpc).connection.driver, inside(rpc).link.inbox.key
         assert driver is not None
-        assert rpc.inbox is not None
+        assert key is not None
         bodies = [b"", b"\xc1", b"\x93\x02\x01\xc4\x00", b"GET / HTTP/1.1", b"\xdd\xff\xff\xff\xff", b"\x91" * 5000]
         for body in bodies:
             driver.send(driver.route(harness.one("t")), body, 5)
-            driver.send(driver.route(Address(Kind.INBOX, "", key=rpc.inbox)), body, 5)
+            driver.send(driver.route(Address(Kind.INBOX, "", key=key)), body, 5)
         await harness.until(lambda: rpc.counters.bad_envelopes == 2 * len(bodies), "all garbage counted")
         assert await rpc.client("t").call("who") == "ok"

@@ -12,6 +12,8 @@ from rpclib import errors
 from rpclib.address import Address, Kind
 from rpclib.calls import Call, Calls, rebuild
 from rpclib.envelope import ERROR, Failure, Result
+from rpclib.sender import Sender
+from tests.support.links import unconnected
 
 ADDRESS = Address(Kind.ONE, "rpclib", "t")
 
@@ -19,7 +21,15 @@ ADDRESS = Address(Kind.ONE, "rpclib", "t")
 def call(number: int, seconds: float = 60.0) -> Call:
     loop = asyncio.get_running_loop()
     now = loop.time()
-    return Call(number.to_bytes(16, "big"), ADDRESS, "boot", loop.create_future(), now, now + seconds, 1.0)
+    return Call(
+        number.to_bytes(16, "big"),
+        Sender(unconnected(), ADDRESS),
+        "boot",
+        loop.create_future(),
+        now,
+        now + seconds,
+        1.0,
+    )
 
 
 def failure(code: str, *, type: str = "", message: str = "text", args: Any = None, **details: Any) -> Failure:
@@ -27,7 +37,7 @@ def failure(code: str, *, type: str = "", message: str = "text", args: Any = Non
 
 
 async def test_a_reply_finds_its_call_once() -> None:
-    calls = Calls(asyncio.get_running_loop())
+    calls = Calls(unconnected())
     one, two = call(1), call(2)
     calls.add(one)
     calls.add(two)
@@ -43,7 +53,7 @@ async def test_a_reply_finds_its_call_once() -> None:
 
 
 async def test_each_ends_at_its_deadline() -> None:
-    calls = Calls(asyncio.get_running_loop())
+    calls = Calls(unconnected())
     early, late = call(1, 0.05), call(2)
     calls.add(early)
     calls.add(late)
@@ -56,7 +66,7 @@ async def test_each_ends_at_its_deadline() -> None:
 
 
 async def test_one_that_came_back_says_so_at_its_deadline() -> None:
-    calls = Calls(asyncio.get_running_loop())
+    calls = Calls(unconnected())
     lonely = call(1, 0.01)
     lonely.returned = rpclib.NoServer("nobody", maybe_executed=False)
     calls.add(lonely)
@@ -67,7 +77,7 @@ async def test_one_that_came_back_says_so_at_its_deadline() -> None:
 
 
 async def test_all_fail_with_an_error_of_their_own() -> None:
-    calls = Calls(asyncio.get_running_loop())
+    calls = Calls(unconnected())
     each = [call(number) for number in range(3)]
     for one in each:
         calls.add(one)

@@ -12,8 +12,10 @@ import pytest
 import rpclib
 from rpclib import envelope
 from rpclib.address import Address, Kind
+from rpclib.conformance.inside import inside
 from rpclib.context import current
 from rpclib.envelope import CALL
+from tests.support.envelopes import encode_request
 from tests.unit.asking import request
 from tests.unit.calling import Service, connect, reply
 from tests.unit.calling import driver as driver
@@ -102,18 +104,18 @@ async def test_what_a_call_carries(driver: type[Scripted]) -> None:
         assert sent.address == Address(Kind.ONE, "nova", "t", "s")
         assert (request.kind, request.method, request.args) == (CALL, "m", {"method": "x", "self": 1})
         assert (request.version, request.namespace, request.context) == ("1.2", "n", {"a": 1})
-        assert (request.reply_to, request.caller) == (rpc.inbox, rpc.caller)
+        assert (request.reply_to, request.caller) == (inside(rpc).link.inbox.key, inside(rpc).link.caller)
         assert sent.tag == request.id
         assert sent.ttl is not None
-        assert request.remaining is not None
-        assert 2.9 < request.remaining <= sent.ttl <= 3
+        assert request.budget is not None
+        assert 2.9 < request.budget <= sent.ttl <= 3
         reply(driver.world, request, "done")
         assert await call == "done"
         await client.cast("m")
         await client.fanout("m")
         for sent, address in zip(driver.world.sent[1:], (client.target.one(), client.target.all()), strict=True):
             assert (sent.address, sent.ttl, sent.tag) == (address, None, b"")
-            assert (sent.request.remaining, sent.request.reply_to, sent.request.version) == (None, None, "1.2")
+            assert (sent.request.budget, sent.request.reply_to, sent.request.version) == (None, None, "1.2")
         assert len({sent.request.id for sent in driver.world.sent}) == 3
 
 
@@ -133,16 +135,16 @@ async def test_arguments_that_cannot_be_sent(driver: type[Scripted]) -> None:
                 await send("m", a=object())
             with pytest.raises(rpclib.SerializationError, match=r"arguments of m: .*64 bits"):
                 await send("m", a=2**64)
-            with pytest.raises(rpclib.MessageTooLarge, match=rf"arguments of m take .* at most {driver.max_body}"):
+            with pytest.raises(rpclib.MessageTooLarge, match=rf"arguments of m would .* at most {driver.max_body}"):
                 await send("m", a=b"x" * driver.max_body)
         assert not driver.world.sent
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table
 
 
 async def test_the_limit_is_the_sessions(driver: type[Scripted]) -> None:
     driver.max_body = 1 << 30
     async with connect(driver) as rpc:
-        assert rpc.max_body == envelope.MAX_BODY
+        assert inside(rpc).link.max_body == envelope.MAX_BODY
 
 
 # Deadlines.
@@ -154,7 +156,7 @@ async def test_what_the_served_request_has_left_bounds_calls_made_in_it(driver: 
         try:
             with pytest.raises(rpclib.CallTimeout):
                 await rpc.client("t", timeout=100).call("hang")
-            assert (driver.world.requests[0].remaining or 9) <= 0.1
+            assert (driver.world.requests[0].budget or 9) <= 0.1
             with pytest.raises(rpclib.CallTimeout, match="echo to t was not sent: the call being served"):
                 await rpc.client("t", timeout=100).call("echo")
             await rpc.client("t").cast("echo")
@@ -162,7 +164,7 @@ async def test_what_the_served_request_has_left_bounds_calls_made_in_it(driver: 
             current.reset(token)
         assert len(driver.world.requests) == 2
         assert {request.context["trace"] for request in driver.world.requests if request.context} == {"x"}
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table
 
 
 async def test_waiting_for_a_session_counts(driver: type[Scripted]) -> None:
@@ -175,7 +177,7 @@ async def test_waiting_for_a_session_counts(driver: type[Scripted]) -> None:
         with pytest.raises(rpclib.CallTimeout):
             await call
         assert 0.29 < monotonic() - began < 3
-        assert (driver.world.requests[0].remaining or 9) <= 0.16
+        assert (driver.world.requests[0].budget or 9) <= 0.16
 
 
 @pytest.mark.parametrize("timeout", [1e-9, 0.0005])
@@ -202,13 +204,13 @@ async def test_late_and_duplicate_replies_are_counted(driver: type[Scripted]) ->
             reply(driver.world, driver.world.requests[0], value)
         assert await call == 1
         reply(driver.world, driver.world.requests[0], 3)
-        await until(lambda: rpc.calls.late == 2)
+        await until(lambda: inside(rpc).calls.late == 2)
 
 
 async def test_rubbish_in_the_inbox_is_counted(driver: type[Scripted]) -> None:
     async with connect(driver) as rpc, rpc.server("t", [Service()]):
-        inbox = Address(Kind.INBOX, "", key=rpc.inbox or "")
-        request = envelope.encode_request(CALL, b"i" * 16, "m", {}, 1.0, "x", None, None, None, None)
+        inbox = Address(Kind.INBOX, "", key=inside(rpc).link.inbox.key or "")
+        request = encode_request(CALL, b"i" * 16, "m", {}, 1.0, "x", None, None, None, None)
         for body in (b"rubbish", request, b"\x93" + b"\x91" * 1010):
             driver.world.session.deliver(inbox, body)
         await until(lambda: rpc.counters.bad_envelopes == 3)
@@ -246,7 +248,7 @@ async def test_a_cancelled_call_leaves_nothing(driver: type[Scripted], stage: st
         for task in tasks:
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table
         gate.set()
         world.session.uncongest()
         await turns()
@@ -261,7 +263,7 @@ async def test_a_cancelled_call_still_counts_its_reply_as_late(driver: type[Scri
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
         reply(driver.world, driver.world.requests[0], 1)
-        await until(lambda: rpc.calls.late == 1)
+        await until(lambda: inside(rpc).calls.late == 1)
 
 
 async def test_many_at_once(driver: type[Scripted]) -> None:
@@ -273,4 +275,4 @@ async def test_many_at_once(driver: type[Scripted]) -> None:
         done = await asyncio.gather(*calls, return_exceptions=True)
         for number, result in enumerate(done):
             assert result == number or (number % 3 == 0 and isinstance(result, asyncio.CancelledError))
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table

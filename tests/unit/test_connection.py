@@ -11,6 +11,7 @@ import pytest
 import rpclib
 from rpclib import backoff
 from rpclib.address import Address
+from rpclib.conformance.inside import inside
 from rpclib.driver import Capability
 from rpclib.errors import TransportError
 from tests.unit.scripted import Scripted, scripted, turns, until
@@ -53,7 +54,7 @@ async def test_the_next_host_is_tried() -> None:
     driver.world.on_open = refusing("h1")
     async with rpclib.connect(URL, driver=driver) as rpc:
         assert driver.world.opened == ["h1", "h2"]
-        assert rpc.connection.host == "x://h2"
+        assert inside(rpc).connection.host == "x://h2"
 
 
 async def test_a_driver_that_takes_all_hosts_gets_them() -> None:
@@ -151,7 +152,7 @@ async def test_it_cannot_be_opened_twice() -> None:
 
 
 def await_driver(rpc: rpclib.Transport) -> Scripted:
-    driver = rpc.connection.driver
+    driver = inside(rpc).connection.driver
     assert isinstance(driver, Scripted)
     return driver
 
@@ -194,7 +195,7 @@ async def test_congestion_is_overload_only_at_the_deadline() -> None:
         with pytest.raises(rpclib.Overloaded, match=r"\(low on disk\)"):
             await rpc.client("t", timeout=0.02).cast("m")
         assert not driver.world.requests
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table
 
 
 async def test_draining_lets_senders_go() -> None:
@@ -236,7 +237,7 @@ async def test_a_server_that_finds_no_connection_says_so() -> None:
         driver.world.session.lose()
         with pytest.raises(rpclib.Unreachable, match="h1 refused"):
             await rpc.server("t", [Echo()]).start()
-        assert not rpc.servers
+        assert not inside(rpc).servers
 
 
 # Closing.
@@ -297,7 +298,7 @@ async def test_close_during_reopen(stage: str, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(rpclib.TransportClosed):
             await send
     assert all(session.closed for session in world.sessions)
-    assert not rpc.calls.table
+    assert not inside(rpc).calls.table
 
 
 async def test_close_during_drain() -> None:
@@ -311,4 +312,4 @@ async def test_close_during_drain() -> None:
     for send in waiting:
         with pytest.raises(rpclib.TransportClosed):
             await send
-    assert not rpc.calls.table
+    assert not inside(rpc).calls.table

@@ -12,6 +12,8 @@ import pytest
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.calls import Call, Calls
+from rpclib.sender import Sender
+from tests.support.links import unconnected
 
 ADDRESS = Address(Kind.ONE, "rpclib", "t")
 
@@ -68,16 +70,16 @@ class Promise:
 class Table:
     """Calls on a clock of its own."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.clock = Clock()
-        self.calls = Calls(self.clock)  # type: ignore[arg-type]
+        self._link = unconnected(self.clock)
+        self.calls = Calls(self._link)
         self._numbers = iter(range(1 << 30))
-        monkeypatch.setattr("rpclib.calls.monotonic", self.clock.time)
 
     def add(self, deadline: float) -> Call:
         ident = next(self._numbers).to_bytes(16, "big")
         future: Any = Promise(self.clock)
-        call = Call(ident, ADDRESS, "boot", future, self.clock.now, deadline, 1.0)
+        call = Call(ident, Sender(self._link, ADDRESS), "boot", future, self.clock.now, deadline, 1.0)
         self.calls.add(call)
         return call
 
@@ -88,8 +90,8 @@ class Table:
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> Table:
-    return Table(monkeypatch)
+def table() -> Table:
+    return Table()
 
 
 def test_each_ends_at_its_deadline_whatever_the_order(table: Table) -> None:
@@ -180,9 +182,10 @@ def test_close_leaves_no_timer(table: Table) -> None:
 
 async def test_on_a_real_loop() -> None:
     loop = asyncio.get_running_loop()
-    calls = Calls(loop)
+    link = unconnected()
+    calls = Calls(link)
     now = loop.time()
-    call = Call(b"i" * 16, ADDRESS, "boot", loop.create_future(), now, now + 0.15, 1.0)
+    call = Call(b"i" * 16, Sender(link, ADDRESS), "boot", loop.create_future(), now, now + 0.15, 1.0)
     calls.add(call)
     with pytest.raises(rpclib.CallTimeout):
         await asyncio.wait_for(call.future, 5)

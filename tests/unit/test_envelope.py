@@ -27,10 +27,10 @@ from rpclib.envelope import (
     encode_again,
     encode_alive,
     encode_error,
-    encode_request,
     encode_result,
 )
 from rpclib.errors import BadEnvelope, SerializationError
+from tests.support.envelopes import encode_request
 from tests.unit.values import keys, same, texts, values
 
 ID = bytes(range(16))
@@ -52,29 +52,44 @@ requests = st.tuples(
     maybe_text,
     st.none() | st.dictionaries(keys, values, max_size=2),
     maybe_text,
-).filter(lambda fields: fields[0] == CAST or fields[5])
+).filter(lambda fields: fields[0] == CAST or (fields[5] and fields[4] is not None))
 
 
 @settings(max_examples=40)
 @given(requests)
 def test_requests_round_trip(fields: tuple[Any, ...]) -> None:
-    kind, ident, method, args, remaining, reply_to, namespace, version, context, caller = fields
+    kind, ident, method, args, budget, reply_to, namespace, version, context, caller = fields
     request = decode(encode_request(*fields))
+    if kind == CAST:
+        budget = reply_to = None
     assert isinstance(request, Request)
     assert (request.kind, request.id, request.method) == (kind, ident, method)
     assert (request.reply_to, request.namespace, request.version) == (reply_to, namespace, version)
     assert request.caller == caller
     assert same(args, request.args)
     assert same(context, request.context)
-    if remaining is None:
-        assert request.remaining is None
+    assert request.wants_answer is (kind == CALL)
+    if budget is None:
+        assert request.budget is None
     else:
-        assert request.remaining is not None
-        assert remaining - 0.001 <= request.remaining <= max(0.001, remaining)
-    again = decode(encode_again(request, request.remaining, request.reply_to))
+        assert request.budget is not None
+        assert budget - 0.001 <= request.budget <= max(0.001, budget)
+    again = decode(encode_again(request, request.budget, request.reply_to))
     assert isinstance(again, Request)
     assert same(request.args, again.args)
-    assert again.remaining == pytest.approx(request.remaining, abs=0.0011)
+    assert again.budget == pytest.approx(request.budget, abs=0.0011)
+
+
+def test_only_a_call_wants_an_answer() -> None:
+    """A cast is never answered, whatever its reply_to says; a call without a budget is legal."""
+    fields: list[Any] = [1, CAST, ID, "m", {}, None, "inbox-1", None, None, None, None, 0]
+    cast = decode(serializer.pack(fields))
+    assert isinstance(cast, Request)
+    assert (cast.wants_answer, cast.reply_to) == (False, None)
+    fields[1] = CALL
+    call = decode(serializer.pack(fields))
+    assert isinstance(call, Request)
+    assert (call.wants_answer, call.reply_to, call.budget) == (True, "inbox-1", None)
 
 
 @given(ids, values)

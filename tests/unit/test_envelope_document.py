@@ -26,10 +26,10 @@ from rpclib.envelope import (
     decode,
     encode_alive,
     encode_error,
-    encode_request,
     encode_result,
 )
 from rpclib.errors import BadEnvelope, RpcError
+from tests.support.envelopes import encode_request
 from tests.unit.values import same
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "envelope.md").read_text()
@@ -88,7 +88,7 @@ DECODED: dict[str, tuple[type, dict[str, Any]]] = {
             "id": ID,
             "method": "ping",
             "args": {},
-            "remaining": 5.0,
+            "budget": 5.0,
             "reply_to": "inbox-1",
             "namespace": None,
             "version": None,
@@ -103,7 +103,7 @@ DECODED: dict[str, tuple[type, dict[str, Any]]] = {
             "id": ID,
             "method": "boot",
             "args": {"instance_id": "i-1", "size": 3},
-            "remaining": 30.0,
+            "budget": 30.0,
             "reply_to": "inbox-1",
             "namespace": "admin",
             "version": "1.2",
@@ -111,7 +111,7 @@ DECODED: dict[str, tuple[type, dict[str, Any]]] = {
             "caller": "web1:4711",
         },
     ),
-    "cast": (Request, {"kind": CAST, "args": {"instance_id": "i-2"}, "remaining": None, "reply_to": None}),
+    "cast": (Request, {"kind": CAST, "args": {"instance_id": "i-2"}, "budget": None, "reply_to": None}),
     "result": (Result, {"id": ID, "value": {"state": "ok"}}),
     "error": (
         Failure,

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import backoff, envelope, liveness
+from rpclib import backoff, envelope, watch
 from rpclib.address import Address, Kind
+from rpclib.conformance.inside import inside
 from rpclib.driver import Capability
 from rpclib.envelope import Alive
+from rpclib.loopback import SILENT_TICKS
 from tests.unit.scripted import Scripted, World, scripted, turns, until
 
 TICK = 0.01
@@ -22,7 +24,7 @@ TICK = 0.01
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(liveness, "_TICK", TICK)
+    monkeypatch.setattr(watch, "TICK", TICK)
     monkeypatch.setattr(backoff, "delay", lambda *_: 0.0)
 
 
@@ -47,10 +49,10 @@ def serving(count: int | None) -> Callable[[Address], Awaitable[int | None]]:
 async def test_a_session_whose_pulse_comes_back_is_kept() -> None:
     driver = scripted([Capability.CROSS_PROCESS])
     async with connect(driver) as rpc:
-        await until(lambda: pulses(driver.world) > 3 * liveness._SILENT_TICKS)
+        await until(lambda: pulses(driver.world) > 3 * SILENT_TICKS)
         assert len(driver.world.sessions) == 1
         for sent in driver.world.sent:
-            assert sent.address == Address(Kind.INBOX, "", key=rpc.inbox or "")
+            assert sent.address == Address(Kind.INBOX, "", key=inside(rpc).link.inbox.key or "")
             assert sent.tag == b""
         assert len({sent.message.id for sent in driver.world.sent}) == len(driver.world.sent)
 
@@ -65,10 +67,10 @@ async def test_a_silent_session_is_given_up(caplog: pytest.LogCaptureFixture) ->
             await call
         assert caught.value.maybe_executed
         driver.world.deaf = False
-        await until(lambda: rpc.connection.driver)
+        await until(lambda: inside(rpc).connection.driver)
         assert driver.world.sessions[0].closed
         before = pulses(driver.world)
-        await until(lambda: pulses(driver.world) > before + 2 * liveness._SILENT_TICKS)
+        await until(lambda: pulses(driver.world) > before + 2 * SILENT_TICKS)
         assert len(driver.world.sessions) == 2
     assert "does not answer any more" in caplog.text
 
@@ -79,13 +81,15 @@ async def test_silence_is_counted_in_ticks() -> None:
     async with connect(driver) as rpc:
         driver.world.deaf = True
         await until(lambda: pulses(driver.world))
-        end = monotonic() + 10 * liveness._SILENT_TICKS * TICK
+        end = monotonic() + 10 * SILENT_TICKS * TICK
         while monotonic() < end:
             pass
         await turns(3)
         driver.world.deaf = False
-        driver.world.session.deliver(Address(Kind.INBOX, "", key=rpc.inbox or ""), driver.world.sent[-1].body)
-        await until(lambda: pulses(driver.world) > 2 * liveness._SILENT_TICKS)
+        driver.world.session.deliver(
+            Address(Kind.INBOX, "", key=inside(rpc).link.inbox.key or ""), driver.world.sent[-1].body
+        )
+        await until(lambda: pulses(driver.world) > 2 * SILENT_TICKS)
         assert len(driver.world.sessions) == 1
 
 
@@ -99,19 +103,19 @@ async def test_a_session_that_takes_nothing_is_not_silent(how: str) -> None:
             driver.world.session.events.blocked("low on disk")
         else:
             driver.world.session.congested = True
-        await asyncio.sleep(3 * liveness._SILENT_TICKS * TICK)
+        await asyncio.sleep(3 * SILENT_TICKS * TICK)
         assert len(driver.world.sessions) == 1
         driver.world.session.events.blocked(None)
         driver.world.session.uncongest()
         await until(lambda: len(driver.world.sessions) == 2)
-        await until(lambda: rpc.connection.driver)
+        await until(lambda: inside(rpc).connection.driver)
 
 
 async def test_within_one_process_there_is_no_pulse() -> None:
     driver = scripted()
     driver.world.deaf = True
     async with connect(driver):
-        await asyncio.sleep(3 * liveness._SILENT_TICKS * TICK)
+        await asyncio.sleep(3 * SILENT_TICKS * TICK)
         assert (pulses(driver.world), len(driver.world.sessions)) == (0, 1)
 
 

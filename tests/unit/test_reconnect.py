@@ -12,6 +12,7 @@ import pytest
 import rpclib
 from rpclib import backoff, connection
 from rpclib.address import Address, Kind
+from rpclib.conformance.inside import inside
 from rpclib.errors import TransportError
 from tests.unit.scripted import Scripted, Sent, scripted, turns, until
 
@@ -145,7 +146,7 @@ async def test_what_a_replaced_session_says_is_ignored(caplog: pytest.LogCapture
     world = driver.world
     async with rpclib.connect(URL, driver=driver) as rpc:
         world.session.lose()
-        await until(lambda: rpc.connection.driver)
+        await until(lambda: inside(rpc).connection.driver)
         world.sessions[0].events.lost(rpclib.ConnectionLost("I am dead"))
         await turns()
         assert (len(world.sessions), rpc.counters.reconnects) == (2, 1)
@@ -157,11 +158,11 @@ async def test_each_change_is_one_line(caplog: pytest.LogCaptureFixture) -> None
     driver = scripted()
     async with rpclib.connect(URL, driver=driver) as rpc:
         driver.world.session.lose("broken pipe")
-        await until(lambda: rpc.connection.driver)
+        await until(lambda: inside(rpc).connection.driver)
         driver.world.session.events.blocked("low on memory")
-        assert rpc.connection.blocked == "low on memory"
+        assert inside(rpc).connection.blocked == "low on memory"
         driver.world.session.events.blocked(None)
-        assert rpc.connection.blocked is None
+        assert inside(rpc).connection.blocked is None
     assert [record.getMessage() for record in caplog.records if record.name == "rpclib"] == [
         "lost the connection to x://h1: broken pipe",
         "connected again to x://h2",
@@ -175,9 +176,9 @@ async def test_a_new_session_is_not_blocked_because_the_old_one_was() -> None:
     async with rpclib.connect(URL, driver=driver) as rpc:
         driver.world.session.events.blocked("low on memory")
         driver.world.session.lose()
-        assert rpc.connection.blocked is None
-        assert rpc.inbox is None
-        await until(lambda: rpc.connection.driver)
+        assert inside(rpc).connection.blocked is None
+        assert inside(rpc).link.inbox.key is None
+        await until(lambda: inside(rpc).connection.driver)
 
 
 async def test_waiting_senders_are_told_why_there_is_no_connection() -> None:
@@ -188,7 +189,7 @@ async def test_waiting_senders_are_told_why_there_is_no_connection() -> None:
         for send in (rpc.client("t", timeout=0.05).call("m"), rpc.client("t", timeout=0.05).cast("m")):
             with pytest.raises(rpclib.Unreachable, match=r"x://h1: h1 refused; x://h2: h2 refused"):
                 await send
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table
 
 
 async def test_wrong_credentials_after_a_loss_are_tried_again() -> None:
@@ -220,7 +221,7 @@ async def test_a_flapping_session_is_slowed_down(quick: list[int]) -> None:
         for _ in range(5):
             before = len(driver.world.sessions)
             driver.world.session.lose()
-            await until(lambda: len(driver.world.sessions) > before and rpc.connection.driver)  # noqa: B023
+            await until(lambda: len(driver.world.sessions) > before and inside(rpc).connection.driver)  # noqa: B023
     assert quick == [1, 2, 3, 4, 5]
 
 
@@ -247,7 +248,7 @@ async def test_a_good_session_makes_bad_ones_forgotten(monkeypatch: pytest.Monke
             monkeypatch.setattr(connection, "_STABLE", stable)
             before = len(driver.world.sessions)
             driver.world.session.lose()
-            await until(lambda: len(driver.world.sessions) > before and rpc.connection.driver)  # noqa: B023
+            await until(lambda: len(driver.world.sessions) > before and inside(rpc).connection.driver)  # noqa: B023
             assert quick == expected
 
 
@@ -274,7 +275,7 @@ async def test_calls_in_flight_fail_when_another_send_finds_it_dead() -> None:
     driver.world.deaf = True
     async with rpclib.connect(URL, driver=driver) as rpc:
         call = asyncio.create_task(rpc.client("t").call("m"))
-        await until(lambda: rpc.calls.table)
+        await until(lambda: inside(rpc).calls.table)
         driver.world.session.lose(told=False)
         await rpc.client("t").cast("m")
         with pytest.raises(rpclib.ConnectionLost, match=r"lost \(while waiting for m on") as caught:
@@ -298,4 +299,4 @@ async def test_a_session_that_never_takes_anything_is_given_up_at_the_deadline()
             with pytest.raises((rpclib.Unreachable, rpclib.Overloaded, rpclib.CallTimeout)):
                 await send("m")
             assert monotonic() - began < 3
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table

@@ -76,6 +76,6 @@ async def test_repetitions_stay_within_the_timeout(driver: type[Scripted]) -> No
             await rpc.client("t", retry=1000, timeout=0.35).call("m")
         assert 0.3 < monotonic() - began < 3
         assert len(driver.world.requests) <= 5
-        budgets = [request.remaining or 9 for request in driver.world.requests]
+        budgets = [request.budget or 9 for request in driver.world.requests]
         assert budgets == sorted(budgets, reverse=True)
         assert budgets[-1] < 0.26

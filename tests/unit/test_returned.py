@@ -10,7 +10,10 @@ import pytest
 
 import rpclib
 from rpclib import envelope
+from rpclib.conformance.inside import inside
 from rpclib.envelope import CALL
+from rpclib.returned import Returned
+from tests.support.envelopes import encode_request
 from tests.unit.calling import connect, reply
 from tests.unit.calling import driver as driver
 from tests.unit.scripted import Scripted, returning, turns, until
@@ -25,7 +28,7 @@ async def test_a_call_to_nobody_is_sent_again_until_the_grace_is_over(
         call_later = loop.call_later
 
         def recorded(delay: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
-            if callback == rpc._resend:
+            if getattr(callback, "__func__", None) is Returned._resend:
                 delays.append(delay)
             return call_later(delay, callback, *args)
 
@@ -35,12 +38,12 @@ async def test_a_call_to_nobody_is_sent_again_until_the_grace_is_over(
         ) as caught:
             await rpc.client("t", route_grace=0.6).call("m", a=1)
         assert caught.value.maybe_executed is False
-        assert not rpc.calls.table
+        assert not inside(rpc).calls.table
     assert delays[:3] == [0.05, 0.1, 0.2]
     assert sum(delays) <= 0.6, "it waited longer than the grace"
     assert len(driver.world.requests) == len(delays) + 1
     assert len({request.id for request in driver.world.requests}) == 1
-    remaining = [request.remaining or 0 for request in driver.world.requests]
+    remaining = [request.budget or 0 for request in driver.world.requests]
     assert remaining == sorted(remaining, reverse=True)
     assert remaining[0] > remaining[-1]
     assert all(sent.tag == sent.request.id for sent in driver.world.sent)
@@ -139,16 +142,16 @@ async def test_without_anybody_to_tell_casts_are_counted(driver: type[Scripted])
 async def test_a_foreign_call_that_comes_back_is_answered(driver: type[Scripted]) -> None:
     """One that a stopping server of this transport passed on: its caller waits elsewhere."""
     async with connect(driver) as rpc, connect(driver) as other:
-        assert other.inbox is not None
-        call = envelope.encode_request(CALL, b"f" * 16, "m", {}, 5.0, other.inbox, None, None, None, None)
+        assert inside(other).link.inbox.key is not None
+        call = encode_request(CALL, b"f" * 16, "m", {}, 5.0, inside(other).link.inbox.key, None, None, None, None)
         driver.world.sessions[0].events.undeliverable(call, "gone")
         [answer] = driver.world.sent
-        assert answer.address.key == other.inbox
+        assert answer.address.key == inside(other).link.inbox.key
         failure = answer.message
         assert isinstance(failure, envelope.Failure)
         assert (failure.id, failure.code, failure.details) == (b"f" * 16, "NO_SERVER", {"maybe_executed": False})
         driver.world.sessions[0].lose(told=False)
-        rpc.undeliverable(call, "gone")
+        inside(rpc).connection.observer.undeliverable(call, "gone")
         assert rpc.counters.unanswered == 1
 
 
@@ -156,7 +159,9 @@ async def test_other_things_that_come_back_are_left_alone(driver: type[Scripted]
     async with connect(driver) as rpc:
         for body in (b"rubbish", envelope.encode_result(b"i" * 16, 1), envelope.encode_alive(b"i" * 16)):
             driver.world.session.events.undeliverable(body, "gone")
-        own = envelope.encode_request(CALL, next(rpc.ids), "m", {}, 5.0, rpc.inbox, None, None, None, None)
+        own = encode_request(
+            CALL, inside(rpc).link.ids.next(), "m", {}, 5.0, inside(rpc).link.inbox.key, None, None, None, None
+        )
         driver.world.session.events.undeliverable(own, "its call has ended")
         assert not driver.world.sent
         assert rpc.counters == rpclib.Counters()

@@ -12,6 +12,7 @@ import pytest
 import rpclib
 from rpclib import backoff
 from rpclib.address import Address
+from rpclib.conformance.inside import inside
 from rpclib.envelope import CAST, Failure, Result
 from tests.unit.asking import EVERY, OWN, SHARED, serving
 from tests.unit.scripted import scripted, turns, until
@@ -75,7 +76,7 @@ def test_bad_definitions_are_told_at_once(options: dict[str, Any], told: str) ->
     rpc = rpclib.connect("x://h", driver=scripted())
     with pytest.raises(rpclib.ConfigError, match=told):
         rpc.server(**{"target": "t", "endpoints": [Service()], **options})
-    assert not rpc.servers
+    assert not inside(rpc).servers
 
 
 async def test_defaults() -> None:
@@ -85,9 +86,9 @@ async def test_defaults() -> None:
     assert server.target.server
     assert server.target.exchange == "rpclib"
     assert repr(server) == f"<Server t.{server.target.server} on x://h>"
-    assert rpc.servers == [server]
+    assert inside(rpc).servers == [server]
     await rpc.close()
-    assert not rpc.servers
+    assert not inside(rpc).servers
 
 
 async def test_where_it_serves() -> None:
@@ -114,7 +115,7 @@ async def test_a_start_that_fails_leaves_nothing() -> None:
     async with rpclib.connect("x://h", driver=driver) as rpc:
         with pytest.raises(rpclib.AccessDenied, match="no fanout"):
             await rpc.server("t", [Service()]).start()
-        assert not rpc.servers
+        assert not inside(rpc).servers
         assert len(driver.world.session.subscriptions) == 1, "the inbox only"
 
 
@@ -134,7 +135,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        assert not rpc.servers
+        assert not inside(rpc).servers
         assert len(driver.world.session.subscriptions) == 1
 
 
@@ -210,14 +211,14 @@ async def test_stopping_twice(caplog: pytest.LogCaptureFixture) -> None:
         await server.server.stop()
         await server.server.stop(grace=0)
         await asyncio.wait_for(server.server.wait(), 1)
-        assert server.rpc.servers == []
+        assert inside(server.rpc).servers == []
 
 
 async def test_stopping_what_never_started() -> None:
     rpc = rpclib.connect("x://h", driver=scripted())
     server = rpc.server("t", [Service()])
     await server.stop()
-    assert rpc.servers == []
+    assert inside(rpc).servers == []
 
 
 async def test_a_second_stop_waits_for_the_first_and_one_with_0_ends_it() -> None:
@@ -328,4 +329,4 @@ async def test_closing_the_transport_stops_its_servers() -> None:
     await closing
     assert await call == "done"
     await asyncio.gather(*(server.wait() for server in servers[:2]))
-    assert not rpc.servers
+    assert not inside(rpc).servers

@@ -48,7 +48,7 @@ def test_ctrl_c_ends_a_call() -> None:
         "        rpc.client('t', timeout=1000).call('hang')\n"
         "    except KeyboardInterrupt:\n"
         "        print('interrupted')\n"
-        "    print(rpc.client('t').call('plain'), len(rpc._transport.calls.table))\n"
+        "    print(rpc.client('t').call('plain'), len(rpc._transport._calls.table))\n"
     )
     code, out, err = program(text, interrupt_at="running")
     assert (code, out) == (0, "interrupted\nplain 0\n")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rpclib
+from rpclib.conformance.inside import inside
 
 if TYPE_CHECKING:
     from tests.drivers.zmq.conftest import Machine
@@ -112,7 +113,7 @@ async def test_expired_calls_leave_the_queues(machine: Machine) -> None:
 async def test_thousands_of_subscriptions_at_once(machine: Machine) -> None:
     """What one loop turn asks for may be more than fits one batch."""
     async with rpclib.connect(machine.url) as rpc:
-        driver = rpc.connection.driver
+        driver = inside(rpc).connection.driver
         assert driver is not None
         addresses = [rpclib.Target(f"{number:080}", server="s" * 100).one() for number in range(6000)]
         subscribed = [driver.subscribe(address, prefetch=1, arrived=lambda: None) for address in addresses]

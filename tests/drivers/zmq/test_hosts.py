@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rpclib
+from rpclib.conformance.inside import inside
 
 if TYPE_CHECKING:
     from tests.drivers.zmq.conftest import Machine
@@ -107,7 +108,7 @@ async def test_presence_counts_all_machines(pair: Pair) -> None:
     a.worker("t", "x")
     gone = b.worker("t", "x")
     async with rpclib.connect(a.url) as rpc:
-        driver = rpc.connection.driver
+        driver = inside(rpc).connection.driver
         assert driver is not None
         assert await driver.subscribers(rpclib.Target("t").one()) == 2
         gone.terminate()

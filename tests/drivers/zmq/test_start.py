@@ -18,6 +18,7 @@ import pytest
 import zmq
 
 import rpclib
+from rpclib.conformance.inside import inside
 from rpclib_zmq import header
 from rpclib_zmq.rundir import RunDir
 
@@ -205,7 +206,7 @@ async def test_a_killed_receiver_is_back_within_a_second(machine: Machine) -> No
         client = rpc.client("t", timeout=10)
         assert await client.call("who") == "a"
         waiting = asyncio.create_task(client.call("sleep", seconds=60))
-        await machine.until(lambda: len(rpc.calls.table) == 1, "the call in flight")
+        await machine.until(lambda: len(inside(rpc).calls.table) == 1, "the call in flight")
         os.kill(machine.receiver_pid(), signal.SIGKILL)
         began = time.monotonic()
         with pytest.raises(rpclib.ConnectionLost) as lost:

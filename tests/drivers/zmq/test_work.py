@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rpclib
+from rpclib.conformance.inside import inside
 
 if TYPE_CHECKING:
     from tests.drivers.zmq.conftest import Machine
@@ -32,7 +33,7 @@ async def test_a_busy_worker_is_passed_over(machine: Machine) -> None:
     async with rpclib.connect(machine.url) as rpc:
         client = rpc.client("t")
         busy = [asyncio.create_task(client.to("a").call("sleep", seconds=2)) for _ in range(2)]
-        await machine.until(lambda: len(rpc.calls.table) == 2, "calls in flight")
+        await machine.until(lambda: len(inside(rpc).calls.table) == 2, "calls in flight")
         assert {await client.call("who") for _ in range(20)} == {"b"}
         assert await asyncio.gather(*busy) == ["a", "a"]
 
@@ -199,7 +200,7 @@ async def test_calls_go_on_while_the_receiver_is_restarted(machine: Machine) -> 
         for _ in range(3):
             pid = machine.receiver_pid()
             enough = calls + 50
-            await machine.until(lambda: not any(call.resends for call in rpc.calls.table.values()), "calm")
+            await machine.until(lambda: not any(call.resends for call in inside(rpc).calls.table.values()), "calm")
             os.kill(pid, signal.SIGTERM)
             while calls < enough:
                 await asyncio.sleep(0.01)
