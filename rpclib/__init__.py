@@ -6,11 +6,10 @@ The public names are those listed here, `rpclib.sync` (the same, blocking), `rpc
 
 from rpclib import sync as sync
 from rpclib.address import Target
-from rpclib.client import Client
+from rpclib.calling.client import Client
+from rpclib.calling.returned import Undeliverable
 from rpclib.context import Context, current_context
-from rpclib.counters import Counters
 from rpclib.driver import Capability
-from rpclib.endpoints import expose
 from rpclib.errors import (
     AccessDenied,
     BadEnvelope,
@@ -36,8 +35,9 @@ from rpclib.errors import (
     WorkerLost,
     remote_error,
 )
-from rpclib.returned import Undeliverable
-from rpclib.server import Server
+from rpclib.link.counters import Counters
+from rpclib.serving.endpoints import expose
+from rpclib.serving.server import Server
 from rpclib.transport import Transport, connect
 from rpclib.url import TransportURL
 

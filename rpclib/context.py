@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
-from rpclib.envelope import Request
 from rpclib.errors import RpcError
+from rpclib.wire.envelope import Request
 
 
 class Context:

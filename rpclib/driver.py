@@ -19,7 +19,7 @@ A driver must:
 * log at most one line per state change, to a logger of its own package.
 
 The interface is public and versioned. `SPI_VERSION` 0 may change with any release; a driver states the version
-it was written for and the loader refuses another.
+it was written for, and rpclib refuses another.
 """
 
 from __future__ import annotations

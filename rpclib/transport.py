@@ -9,15 +9,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
-from rpclib import envelope, tasks
+from rpclib import tasks
 from rpclib.address import Target
-from rpclib.calls import Calls
-from rpclib.client import Client
-from rpclib.connection import Connection, ConnectionObserver
-from rpclib.counters import Counters
-from rpclib.crew import Crew
+from rpclib.calling.calls import Calls
+from rpclib.calling.client import Client
+from rpclib.calling.options import Options
+from rpclib.calling.presence import Presence
+from rpclib.calling.returned import Returned, Undeliverable
 from rpclib.driver import Capability, Driver
-from rpclib.envelope import Failure, Request, Result
 from rpclib.errors import (
     BadEnvelope,
     CapabilityMissing,
@@ -27,17 +26,19 @@ from rpclib.errors import (
     TransportClosed,
     TransportError,
 )
-from rpclib.link import Link
-from rpclib.loopback import Loopback
-from rpclib.options import Options
-from rpclib.presence import Presence
-from rpclib.replies import Replies
-from rpclib.returned import Returned, Undeliverable
-from rpclib.server import Server
-from rpclib.watch import watch
+from rpclib.link.connection import Connection, ConnectionObserver
+from rpclib.link.counters import Counters
+from rpclib.link.link import Link
+from rpclib.link.loopback import Loopback
+from rpclib.link.watch import watch
+from rpclib.serving.crew import Crew
+from rpclib.serving.replies import Replies
+from rpclib.serving.server import Server
+from rpclib.wire import envelope
+from rpclib.wire.envelope import Failure, Request, Result
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second to import
-    from rpclib.config import Resolved, Settings
+    from rpclib.config.settings import Resolved, Settings
     from rpclib.url import TransportURL
 
 
@@ -55,7 +56,7 @@ def connect(
     capabilities the program relies on. ``settings``: any setting (``timeout=5``), and ``options={...}`` for the
     driver. Raises ConfigError and its subclasses at once; nothing is opened yet.
     """
-    from rpclib.config import resolve  # here, because of pydantic: see above
+    from rpclib.config.settings import resolve  # here, because of pydantic: see above
 
     resolved = resolve(url, driver=driver, **settings)
     missing = [item.value for item in require if item not in resolved.driver.capabilities]

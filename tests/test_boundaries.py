@@ -91,6 +91,115 @@ def test_the_import_rule_decides(package: str, module: str, allowed: bool) -> No
     assert driver_may_import(package, module) is allowed
 
 
+LAYERS = [
+    "errors memory tasks",
+    "address url wire",
+    "driver driverkit context",
+    "config middleware",
+    "link",
+    "calling serving telemetry",
+    "events",
+    "transport",
+    "sync",
+    "operations testing",
+    "cli conformance",
+]
+"""The floors of rpclib from the ground. A file imports from its own folder and from lower floors."""
+FLOOR = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
+FLOOR["rpclib"] = FLOOR["sync"]
+"""``import rpclib`` hands on the public names, those of `rpclib.sync` included."""
+LATE = {
+    "rpclib/cli/": "a command imports what it needs when it runs, so that --help is fast",
+    "rpclib/transport.py": "pydantic takes a tenth of a second to import",
+    "rpclib/operations/admin.py": "pydantic takes a tenth of a second to import",
+    "rpclib/config/drivers.py": "pydantic is needed only where a driver is at hand, which imports it too",
+}
+"""Where imports inside functions are, and why."""
+
+
+def room_of(module: str) -> str:
+    """The folder or file directly in rpclib that a module of it belongs to."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in FLOOR else "rpclib"
+
+
+def climbs(path: Path) -> list[str]:
+    own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    return [
+        f"{name_of(path)}:{line} imports {module}"
+        for line, module in imports(path)
+        if module.partition(".")[0] == "rpclib" and room_of(module) != own and FLOOR[room_of(module)] >= FLOOR[own]
+    ]
+
+
+def test_imports_go_down() -> None:
+    """Imports under TYPE_CHECKING and inside functions count too, so that no circle can come back."""
+    folders = {path.relative_to(ROOT / "rpclib").parts[0].removesuffix(".py") for path in CORE} - {"__init__"}
+    assert folders <= FLOOR.keys(), f"give it a floor in LAYERS: {folders - FLOOR.keys()}"
+    wrong = [text for path in CORE if path != ROOT / "rpclib" / "__init__.py" for text in climbs(path)]
+    assert not wrong, "imports go to lower floors only:\n" + "\n".join(wrong)
+
+
+def test_the_layers_decide(tmp_path: Path) -> None:
+    assert room_of("rpclib.link.sender") == "link"
+    assert room_of("rpclib") == "rpclib"
+    assert FLOOR["link"] < FLOOR["calling"] == FLOOR["serving"] < FLOOR["transport"] < FLOOR["rpclib"]
+
+
+def test_imports_inside_functions_have_a_reason() -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in CORE
+        if not name_of(path).startswith(tuple(LATE))
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert not wrong, "import at the top, or say in LATE why not:\n" + "\n".join(wrong)
+
+
+def graph(files: list[Path], root: Path) -> dict[str, set[str]]:
+    """Which module imports which, of those in ``files``. ``from package import module`` is the module."""
+    names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    edges: dict[str, set[str]] = {}
+    for name, path in zip(names, files, strict=True):
+        found = {module for _, module in imports(path)}
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in names:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                if inner & set(names):
+                    found = (found - {node.module}) | inner
+        edges[name] = found & set(names) - {name}
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[str]:
+    """The modules that are in circles: nothing is left of a graph without one."""
+    left = dict(edges)
+    while True:
+        imported = set().union(*left.values()) if left else set()
+        ends = {name for name, targets in left.items() if not targets & left.keys() or name not in imported}
+        if not ends:
+            return sorted(left)
+        left = {name: targets - ends for name, targets in left.items() if name not in ends}
+
+
+def test_a_circle_is_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c"]
+
+
+@pytest.mark.parametrize("root", [ROOT], ids=["rpclib"])
+def test_no_circle_of_imports(root: Path) -> None:
+    """Imports under TYPE_CHECKING and inside functions count. pika's pair of connection and channel is the one
+    exception: its connection makes its channels."""
+    edges = graph(CORE if root == ROOT else DRIVERS, root)
+    edges.get("rpclib_amqp.channel", set()).discard("rpclib_amqp.connection")
+    found = circles(edges)
+    assert not found, f"these modules import each other: {', '.join(found)}"
+
+
 def test_files_stay_within_their_budget() -> None:
     sizes = {name_of(path): len(path.read_text().splitlines()) for path in EVERYTHING}
     wrong = [f"{name}: {lines} lines" for name, lines in sizes.items() if lines > FILE_LINES]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rpclib.config.drivers import load
 from rpclib.conformance.matrix import GROUPS, render
-from rpclib.loader import load
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,9 +22,9 @@ def main() -> None:
 def _pip_command(module: str) -> str:
     from importlib.metadata import entry_points
 
-    from rpclib import loader
+    from rpclib.config import drivers
 
     for script in entry_points(group="console_scripts", name="rpclib"):
         if script.value.startswith("rpclib.cli"):
-            return loader.pip_command(script.dist, "cli", module)
-    return loader.pip_command(None, "cli", module)
+            return drivers.pip_command(script.dist, "cli", module)
+    return drivers.pip_command(None, "cli", module)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from rpclib.cli.config import config
-from rpclib.cli.demo import demo
+from rpclib.cli.demo.demo import demo
 from rpclib.cli.drivers import drivers
 from rpclib.cli.queues import queues
-from rpclib.cli.run import run
+from rpclib.cli.run.run import run
 from rpclib.cli.send import call, cast, fanout
 
 

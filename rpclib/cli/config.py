@@ -18,7 +18,7 @@ def config() -> None:
 @prints
 def show(url: str | None, exchange: str | None, as_json: bool) -> None:
     """Print every setting with its value and where that comes from. Passwords are not shown."""
-    from rpclib.config import describe, resolve
+    from rpclib.config.settings import describe, resolve
 
     rows = describe(resolve(url, exchange=exchange))
     if as_json:
@@ -38,12 +38,12 @@ def show(url: str | None, exchange: str | None, as_json: bool) -> None:
 @prints
 def check(url: str | None, exchange: str | None, as_json: bool) -> None:
     """Say whether the configuration is complete and correct, the tables of other drivers included."""
-    from rpclib import loader
-    from rpclib.config import resolve
-    from rpclib.sources import read_file
+    from rpclib.config import drivers
+    from rpclib.config.settings import resolve
+    from rpclib.config.sources import read_file
 
     resolved = resolve(url, exchange=exchange)
-    others = read_file().values.keys() & set(loader.schemes()) - {resolved.url.scheme}
+    others = read_file().values.keys() & set(drivers.schemes()) - {resolved.url.scheme}
     for scheme in sorted(others):
         resolve(f"{scheme}://")
     if as_json:
@@ -58,10 +58,10 @@ def sample() -> None:
 
     rpclib config sample > rpclib.toml
     """
-    from rpclib import loader
-    from rpclib.config import sample as text
+    from rpclib.config import drivers
+    from rpclib.config.settings import sample as text
 
-    rows = loader.installed()
+    rows = drivers.installed()
     click.echo(text([row.scheme for row in rows if row.driver]), nl=False)
     for row in rows:
         if row.driver is None:

@@ -13,7 +13,7 @@ from rpclib.cli.command import Command, prints
 from rpclib.driver import Capability
 
 if TYPE_CHECKING:
-    from rpclib.loader import InstalledDriver
+    from rpclib.config.drivers import InstalledDriver
 
 WORDS = {
     Capability.STORES: (
@@ -68,9 +68,9 @@ def promises(capabilities: Iterable[Capability]) -> Iterator[tuple[bool, str]]:
 @prints
 def drivers(as_json: bool) -> None:
     """List the installed drivers, what each promises, and what is wrong with those that cannot be used."""
-    from rpclib import loader
+    from rpclib.config.drivers import installed
 
-    rows = loader.installed()
+    rows = installed()
     if as_json:
         output.print_json([_row(row) for row in rows])
         return

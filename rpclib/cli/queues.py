@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rpclib import admin
 from rpclib.cli import output
 from rpclib.cli.command import Command, connects, prints, quiet
 from rpclib.driver import Admin, Queue
 from rpclib.errors import ConfigError, NoServer
+from rpclib.operations import admin
 
 if TYPE_CHECKING:
-    from rpclib.config import Resolved
+    from rpclib.config.settings import Resolved
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")

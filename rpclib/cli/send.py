@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import click
 
 import rpclib
-from rpclib import serializer
 from rpclib.cli import output
 from rpclib.cli.command import Command, connects, prints, quiet
+from rpclib.wire import serializer
 
 F = TypeVar("F", bound=Callable[..., Any])
 

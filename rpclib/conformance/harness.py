@@ -9,10 +9,10 @@ from typing import Any
 
 import rpclib
 from rpclib.address import Address, Kind
-from rpclib.config import resolve
-from rpclib.conformance.inside import inside
+from rpclib.config.settings import resolve
 from rpclib.driver import Driver
 from rpclib.errors import TransportError
+from rpclib.testing.inside import inside
 
 
 class Recorder:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
+from rpclib.config.drivers import load
 from rpclib.driver import Capability, Driver
-from rpclib.loader import load
 
 GROUPS = ("test_calls", "test_casts", "test_errors", "test_connection", "test_session")
 

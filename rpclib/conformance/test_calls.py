@@ -13,10 +13,10 @@ import pytest
 
 import rpclib
 from rpclib.conformance.harness import Harness
-from rpclib.conformance.inside import inside
 from rpclib.conformance.plugin import needs
 from rpclib.conformance.service import Caller, Service
 from rpclib.driver import Capability
+from rpclib.testing.inside import inside
 
 VALUES = [
     None,

@@ -8,8 +8,8 @@ import pytest
 
 import rpclib
 from rpclib.conformance.harness import Harness
-from rpclib.conformance.inside import inside
 from rpclib.conformance.service import Service
+from rpclib.testing.inside import inside
 
 
 async def test_workers_bound_concurrency(harness: Harness) -> None:

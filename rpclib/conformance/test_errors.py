@@ -10,8 +10,8 @@ import pytest
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.conformance.harness import Harness
-from rpclib.conformance.inside import inside
 from rpclib.conformance.service import Refused, Service
+from rpclib.testing.inside import inside
 
 
 async def test_remote_exception_is_a_remote_error(harness: Harness) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rpclib.cli import demo as demos
+from rpclib.cli.demo import demo as demos
 
 from .conftest import Process, Start
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from rpclib.cli import demo as demos
 from rpclib.cli.app import app
+from rpclib.cli.demo import demo as demos
 from rpclib.cli.drivers import WORDS, promises
-from rpclib.config import Settings
+from rpclib.config.settings import Settings
 from rpclib.driver import Capability
 
 from .conftest import Start

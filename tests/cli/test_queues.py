@@ -20,11 +20,11 @@ from click.testing import CliRunner, Result
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.cli.app import app
-from rpclib.config import resolve
+from rpclib.config.settings import resolve
 from rpclib.conformance.tap import tap
-from rpclib.connection import Connection, ConnectionObserver
 from rpclib.driver import Admin
 from rpclib.errors import ConnectionLost, NoServer
+from rpclib.link.connection import Connection, ConnectionObserver
 from tests.rabbit import PASSWORD, USER, Rabbit, free_ports, running
 from tests.rabbit import exchange as exchange
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rpclib.cli.loading import endpoint
+from rpclib.cli.run.loading import endpoint
 from rpclib.errors import ConfigError
 
 from .conftest import Start

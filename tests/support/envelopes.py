@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rpclib.envelope import CALL, encode_call, encode_cast
+from rpclib.wire.envelope import CALL, encode_call, encode_cast
 
 
 def encode_request(

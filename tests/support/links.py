@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 from rpclib.address import Address
-from rpclib.config import resolve
-from rpclib.connection import Connection
-from rpclib.link import Link
-from rpclib.sender import Sender
+from rpclib.config.settings import resolve
+from rpclib.link.connection import Connection
+from rpclib.link.link import Link
+from rpclib.link.sender import Sender
 from tests.unit.scripted import scripted
 
 

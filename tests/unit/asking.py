@@ -9,7 +9,7 @@ from typing import Any
 
 import rpclib
 from rpclib.address import Address, Kind
-from rpclib.envelope import CALL, Failure, Request, Result, decode
+from rpclib.wire.envelope import CALL, Failure, Request, Result, decode
 from tests.support.envelopes import encode_request
 from tests.unit.scripted import World, scripted, until
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import backoff, envelope
 from rpclib.address import Address, Kind
-from rpclib.envelope import Request
+from rpclib.link import backoff
+from rpclib.wire import envelope
+from rpclib.wire.envelope import Request
 from tests.unit.scripted import Scripted, World, scripted
 
 

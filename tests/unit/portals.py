@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
-from rpclib.portal import Job, Portal
+from rpclib.sync.portal import Job, Portal
 
 LONG = 10.0
 """Seconds after which something counts as hanging."""

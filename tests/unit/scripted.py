@@ -15,12 +15,12 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel
 
-from rpclib import envelope
 from rpclib.address import Address, Kind
 from rpclib.driver import Capability, Delivery, Driver, Events, Route, Subscription
-from rpclib.envelope import Alive, Failure, Request, Result
 from rpclib.errors import ConnectionLost, TransportError
 from rpclib.url import TransportURL
+from rpclib.wire import envelope
+from rpclib.wire.envelope import Alive, Failure, Request, Result
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rpclib import backoff
 from rpclib.errors import AccessDenied, ConnectionLost, TransportError, Unreachable
+from rpclib.link import backoff
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 import rpclib
 from rpclib import errors
 from rpclib.address import Address, Kind
-from rpclib.calls import Call, Calls, rebuild
-from rpclib.envelope import ERROR, Failure, Result
-from rpclib.sender import Sender
+from rpclib.calling.calls import Call, Calls, rebuild
+from rpclib.link.sender import Sender
+from rpclib.wire.envelope import ERROR, Failure, Result
 from tests.support.links import unconnected
 
 ADDRESS = Address(Kind.ONE, "rpclib", "t")

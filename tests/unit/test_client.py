@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import envelope
 from rpclib.address import Address, Kind
-from rpclib.conformance.inside import inside
 from rpclib.context import current
-from rpclib.envelope import CALL
+from rpclib.testing.inside import inside
+from rpclib.wire import envelope
+from rpclib.wire.envelope import CALL
 from tests.support.envelopes import encode_request
 from tests.unit.asking import request
 from tests.unit.calling import Service, connect, reply

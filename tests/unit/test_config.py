@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from rpclib.address import Address
-from rpclib.config import Settings, describe, resolve, sample
+from rpclib.config.settings import Settings, describe, resolve, sample
 from rpclib.driver import SPI_VERSION, Driver, Events, Route, Subscription
 from rpclib.errors import ConfigError, DriverNotFound, DriverUnavailable
 from rpclib.url import TransportURL
@@ -166,7 +166,7 @@ def test_an_unreadable_file_is_an_error(content: bytes, expected: str) -> None:
 
 def test_every_unknown_name_is_told_with_its_place_and_the_near_miss(monkeypatch: pytest.MonkeyPatch) -> None:
     write("timout = 1\n[x]\nheartbeet = 1\n[y]\n[z]\n")
-    monkeypatch.setattr("rpclib.loader.schemes", lambda: ["other", "y"])
+    monkeypatch.setattr("rpclib.config.drivers.schemes", lambda: ["other", "y"])
     monkeypatch.setenv("RPCLIB_TIMOUT", "1")
     monkeypatch.setenv("RPCLIB_X_HEARTBEET", "1")
     monkeypatch.setenv("RPCLIB_OTHER_THING", "another driver's business")
@@ -287,7 +287,7 @@ def test_describe_shows_values_sources_and_no_secret(monkeypatch: pytest.MonkeyP
 
 
 def test_the_sample_without_its_comment_signs_means_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rpclib.loader.load", lambda scheme: Plain)
+    monkeypatch.setattr("rpclib.config.drivers.load", lambda scheme: Plain)
     text = sample(["x"])
     assert tomllib.loads(text) == {"x": {}}
     optional = r"^#(password|password_file|token|tls_token_file) = .*$"

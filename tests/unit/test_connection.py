@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import backoff
 from rpclib.address import Address
-from rpclib.conformance.inside import inside
 from rpclib.driver import Capability
 from rpclib.errors import TransportError
+from rpclib.link import backoff
+from rpclib.testing.inside import inside
 from tests.unit.scripted import Scripted, scripted, turns, until
 
 URL = "x://u:s3cr3t@h1,h2"

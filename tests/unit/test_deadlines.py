@@ -11,8 +11,8 @@ import pytest
 
 import rpclib
 from rpclib.address import Address, Kind
-from rpclib.calls import Call, Calls
-from rpclib.sender import Sender
+from rpclib.calling.calls import Call, Calls
+from rpclib.link.sender import Sender
 from tests.support.links import unconnected
 
 ADDRESS = Address(Kind.ONE, "rpclib", "t")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.endpoints import Endpoints
-from rpclib.envelope import CALL, Request
+from rpclib.serving.endpoints import Endpoints
+from rpclib.wire.envelope import CALL, Request
 
 
 def request(method: str, *, namespace: Any = None, version: Any = None, **args: Any) -> Request:

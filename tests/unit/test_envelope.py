@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpclib import envelope, serializer
-from rpclib.envelope import (
+from rpclib.errors import BadEnvelope, SerializationError
+from rpclib.wire import envelope, serializer
+from rpclib.wire.envelope import (
     ALIVE,
     CALL,
     CAST,
@@ -29,7 +30,6 @@ from rpclib.envelope import (
     encode_error,
     encode_result,
 )
-from rpclib.errors import BadEnvelope, SerializationError
 from tests.support.envelopes import encode_request
 from tests.unit.values import keys, same, texts, values
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from rpclib import envelope, errors, serializer
-from rpclib.envelope import (
+from rpclib import errors
+from rpclib.errors import BadEnvelope, RpcError
+from rpclib.wire import envelope, serializer
+from rpclib.wire.envelope import (
     ALIVE,
     CALL,
     CAST,
@@ -28,7 +30,6 @@ from rpclib.envelope import (
     encode_error,
     encode_result,
 )
-from rpclib.errors import BadEnvelope, RpcError
 from tests.support.envelopes import encode_request
 from tests.unit.values import same
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import backoff, envelope, watch
 from rpclib.address import Address, Kind
-from rpclib.conformance.inside import inside
 from rpclib.driver import Capability
-from rpclib.envelope import Alive
-from rpclib.loopback import SILENT_TICKS
+from rpclib.link import backoff, watch
+from rpclib.link.loopback import SILENT_TICKS
+from rpclib.testing.inside import inside
+from rpclib.wire import envelope
+from rpclib.wire.envelope import Alive
 from tests.unit.scripted import Scripted, World, scripted, turns, until
 
 TICK = 0.01

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rpclib import loader
+from rpclib.config import drivers as loader
 from rpclib.driver import Driver
 from rpclib.errors import DriverNotFound, DriverUnavailable
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.envelope import CAST, Failure
+from rpclib.wire.envelope import CAST, Failure
 from tests.unit.asking import EVERY, OWN, SHARED, Asker, serving
 from tests.unit.scripted import turns, until
 
@@ -114,7 +114,7 @@ async def test_what_can_be_read_but_not_written(
     def encode_again(*_: Any) -> bytes:
         raise rpclib.SerializationError("nested too deep")
 
-    monkeypatch.setattr("rpclib.handover.encode_again", encode_again)
+    monkeypatch.setattr("rpclib.serving.handover.encode_again", encode_again)
     service = Service()
     async with serving(service, workers=1) as server:
         await hold(server, service)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.portal import Portal
+from rpclib.sync.portal import Portal
 from tests.unit.portals import LONG, Held, echo, finished
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from rpclib import portal as portal_module
-from rpclib.portal import Job, Portal
+from rpclib.sync import portal as portal_module
+from rpclib.sync.portal import Job, Portal
 from tests.unit.portals import LONG, Held, echo, finished
 
 

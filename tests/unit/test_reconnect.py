@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import backoff, connection
 from rpclib.address import Address, Kind
-from rpclib.conformance.inside import inside
 from rpclib.errors import TransportError
+from rpclib.link import backoff, connection
+from rpclib.testing.inside import inside
 from tests.unit.scripted import Scripted, Sent, scripted, turns, until
 
 URL = "x://u:s3cr3t@h1,h2"

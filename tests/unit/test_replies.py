@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.conformance.inside import inside
-from rpclib.envelope import CALL, Failure, Result, encode_result
+from rpclib.testing.inside import inside
+from rpclib.wire.envelope import CALL, Failure, Result, encode_result
 from tests.support.envelopes import encode_request
 from tests.unit.asking import SHARED, serving
 from tests.unit.scripted import turns, until

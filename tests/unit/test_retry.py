@@ -8,8 +8,8 @@ from time import monotonic
 import pytest
 
 import rpclib
-from rpclib import envelope
 from rpclib.address import Address, Kind
+from rpclib.wire import envelope
 from tests.unit.calling import Service, connect
 from tests.unit.calling import driver as driver
 from tests.unit.scripted import Scripted, Sent

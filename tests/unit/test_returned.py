@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import envelope
-from rpclib.conformance.inside import inside
-from rpclib.envelope import CALL
-from rpclib.returned import Returned
+from rpclib.calling.returned import Returned
+from rpclib.testing.inside import inside
+from rpclib.wire import envelope
+from rpclib.wire.envelope import CALL
 from tests.support.envelopes import encode_request
 from tests.unit.calling import connect, reply
 from tests.unit.calling import driver as driver

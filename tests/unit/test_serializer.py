@@ -18,8 +18,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rpclib import serializer
 from rpclib.errors import SerializationError
+from rpclib.wire import serializer
 from tests.unit.values import same, values
 
 D = decimal.Decimal

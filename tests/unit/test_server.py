@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib import backoff
 from rpclib.address import Address
-from rpclib.conformance.inside import inside
-from rpclib.envelope import CAST, Failure, Result
+from rpclib.link import backoff
+from rpclib.testing.inside import inside
+from rpclib.wire.envelope import CAST, Failure, Result
 from tests.unit.asking import EVERY, OWN, SHARED, serving
 from tests.unit.scripted import scripted, turns, until
 
@@ -303,7 +303,7 @@ async def test_a_backend_that_refuses_while_stopping(
 
 
 async def test_a_backend_that_does_not_confirm_the_end_of_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rpclib.server._STOP_INTAKE", 0.05)
+    monkeypatch.setattr("rpclib.serving.server._STOP_INTAKE", 0.05)
     async with serving(Service(), grace=0.05) as server:
 
         async def hang() -> None:

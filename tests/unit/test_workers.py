@@ -11,8 +11,8 @@ import pytest
 import rpclib
 from rpclib import errors
 from rpclib.driver import Delivery
-from rpclib.envelope import CAST, Failure, Result, decode
 from rpclib.errors import type_name
+from rpclib.wire.envelope import CAST, Failure, Result, decode
 from tests.unit.asking import EVERY, OWN, SHARED, serving
 from tests.unit.scripted import turns, until
 
@@ -125,7 +125,7 @@ class Service:
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(errors, "REGISTERED", {})
-    monkeypatch.setattr("rpclib.replies.REGISTERED", {type_name(Loaded): Loaded})
+    monkeypatch.setattr("rpclib.serving.replies.REGISTERED", {type_name(Loaded): Loaded})
 
 
 # What an endpoint raises.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rpclib
-from rpclib.conformance.inside import inside
+from rpclib.testing.inside import inside
 
 if TYPE_CHECKING:
     from tests.drivers.zmq.conftest import Machine

@@ -18,7 +18,7 @@ import pytest
 import zmq
 
 import rpclib
-from rpclib.conformance.inside import inside
+from rpclib.testing.inside import inside
 from rpclib_zmq import header
 from rpclib_zmq.rundir import RunDir
 

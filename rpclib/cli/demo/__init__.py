@@ -1,0 +1,1 @@
+"""``rpclib demo``: services that call each other."""

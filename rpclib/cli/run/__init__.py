@@ -1,0 +1,1 @@
+"""``rpclib run``: serving in one process or several."""

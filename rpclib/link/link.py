@@ -1,0 +1,107 @@
+"""What everybody who sends or receives over one transport shares."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+from rpclib.driver import Driver
+from rpclib.errors import BadEnvelope, MessageTooLarge
+from rpclib.link.connection import Connection
+from rpclib.link.counters import Counters
+from rpclib.link.inbox import Inbox
+from rpclib.memory import LONG, keep_freed
+from rpclib.wire import envelope
+
+log = logging.getLogger("rpclib")
+
+
+class Ids:
+    """Message ids of one transport: 16 bytes each, 8 random ones that all share, then a number."""
+
+    __slots__ = ("_prefix", "next")
+
+    def __init__(self) -> None:
+        first = int.from_bytes(os.urandom(8)) << 64
+        self._prefix = first.to_bytes(16)[:8]
+        self.next: Callable[[], bytes] = map(int.to_bytes, itertools.count(first), itertools.repeat(16)).__next__
+        """Returns an id that was never used."""
+
+    def mine(self, id: bytes) -> bool:
+        """Whether ``id`` was made here."""
+        return id[:8] == self._prefix
+
+
+class Link:
+    """One transport's connection, inbox, ids, clock, limits and counters."""
+
+    __slots__ = (
+        "_was_open",
+        "caller",
+        "connection",
+        "counters",
+        "ids",
+        "inbox",
+        "loop",
+        "max_body",
+        "now",
+        "short",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.counters = Counters()
+        self.inbox = Inbox(self.bad_envelope)
+        self.ids = Ids()
+        self._was_open = False
+        self.caller = f"{socket.gethostname()}:{os.getpid()}"
+        self.loop: asyncio.AbstractEventLoop
+        """The loop that opened the transport."""
+        self.now: Callable[[], float] = monotonic
+        """The clock of all deadlines and ages: the time of the loop."""
+        self.max_body = envelope.MAX_BODY
+        """The longest envelope that can be sent, in bytes."""
+        self.short = LONG
+        """Bytes up to which an envelope is neither long (see `rpclib.memory`) nor too long."""
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use ``loop`` and its clock from now on."""
+        self.loop = loop
+        self.now = clock_of(loop)
+
+    def opened(self, driver: Driver) -> None:
+        """A session was opened, the first one or a later one."""
+        self.max_body = min(envelope.MAX_BODY, driver.max_body)
+        self.short = min(LONG, self.max_body)
+        self.inbox.opened()
+        if self._was_open:
+            self.counters.reconnects += 1
+        self._was_open = True
+
+    def long(self, body: bytes, what: str) -> None:
+        """Prepare for an envelope that is longer than `short`. ``what`` names its content.
+
+        Raises MessageTooLarge beyond `max_body`.
+        """
+        keep_freed()
+        if len(body) > self.max_body:
+            scheme = self.connection.url.scheme
+            raise MessageTooLarge(
+                f"{what} would make a message of {len(body)} bytes; {scheme}:// carries at most {self.max_body}. "
+                "Send less, or a reference"
+            )
+
+    def bad_envelope(self, error: BadEnvelope) -> None:
+        """Count and log a message that is dropped because it does not parse."""
+        self.counters.bad_envelopes += 1
+        log.warning("dropped a message: %s", error)
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The cheapest function that returns the time of ``loop``: for asyncio's own loops, the one they call."""
+    return monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time

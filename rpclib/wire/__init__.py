@@ -1,0 +1,1 @@
+"""What travels: one envelope and one serializer for every driver."""
