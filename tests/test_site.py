@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import rpclib
 from tests.test_docs import DOCUMENTS, FENCE, NAMES, ROOT
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -71,6 +72,14 @@ def test_the_site_has_every_page(site: Path) -> None:
     ]
     assert len(pages) > 10
     assert not [page for page in pages if not (site / page).is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_site_describes_every_public_name(site: Path) -> None:
+    text = "".join((site / "reference" / name).read_text() for name in ("api.html", "driver.html"))
+    described = set(re.findall(r'id="(?:module-)?rpclib\.(?:driver\.|errors\.)?(\w+)"', text))
+    assert set(rpclib.__all__) <= described, set(rpclib.__all__) - described
 
 
 @pytest.mark.slow
