@@ -2,13 +2,13 @@
 PYTHON ?= python3
 export PYTHON
 # Directories that come and go are checked when they hold Python.
-SOURCES := rpclib drivers tests $(patsubst %/,%,$(sort $(dir $(wildcard examples/*.py benchmarks/*.py))))
+SOURCES := rpclib drivers tests docs $(patsubst %/,%,$(sort $(dir $(wildcard examples/*.py benchmarks/*.py))))
 # A broker of your own makes the local one unnecessary.
 BROKERS := $(if $(RPCLIB_TEST_AMQP_URL),,rabbitmq-server) redis-server
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast lint bench bench-quick system constraints clean
+.PHONY: help demo test fast lint docs bench bench-quick system constraints clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -26,6 +26,9 @@ lint: .venv/dev ## ruff and mypy
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy $(SOURCES)
+
+docs: .venv/dev ## build the documentation as a site, in build/docs
+	.venv/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet --doctree-dir build/doctrees docs build/docs
 
 bench: .venv-bench/done ## measure rpclib beside other libraries; BENCH="--work casts" picks
 	@.venv-bench/bin/python -m benchmarks $(BENCH)

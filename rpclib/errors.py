@@ -1,6 +1,6 @@
 """Every error rpclib raises. One root, one stable ``code`` each.
 
-Codes are part of the wire format (docs/envelope.md) and of the CLI's JSON output: they never change.
+Codes are part of the wire format (docs/reference/envelope.md) and of the CLI's JSON output: they never change.
 Messages name the target, the driver, the time spent and what to do next, and never a secret.
 """
 
@@ -42,7 +42,7 @@ class CapabilityMissing(ConfigError):
 
 
 class SerializationError(RpcError):
-    """A value is not one of the types that round-trip on every driver (docs/envelope.md)."""
+    """A value is not one of the types that round-trip on every driver (docs/reference/envelope.md)."""
 
     code = "SERIALIZATION"
     travels = True

@@ -50,8 +50,9 @@ def connect(
     on_undeliverable: Callable[[Undeliverable], None] | None = None,
     **settings: Any,
 ) -> Transport:
-    """A transport for ``url``, or for the configured one (docs/configuration.md). Open it with ``async with``.
+    """A transport for ``url``, or for the configured one (docs/reference/configuration.md).
 
+    Open it with ``async with``.
     ``driver``: a driver class to use instead of the one installed for the URL's scheme. ``require``:
     capabilities the program relies on. ``settings``: any setting (``timeout=5``), and ``options={...}`` for the
     driver. Raises ConfigError and its subclasses at once; nothing is opened yet.

@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+FENCE = re.compile(r"^```([\w{}-]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:rpclib|make) [^`]+)`")
 FILE_NAME = re.compile(r"# ([\w.-]+\.\w+)\n")
 ASSIGNMENTS = re.compile(r"^(?:[A-Z_]+=\S* )+")
@@ -33,7 +34,7 @@ SECONDS = 60
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; ``line`` is where its text starts in the document."""
+    """A fenced block; ``line`` is where its text starts in the document. ``{toctree}`` is a language too."""
 
     language: str
     text: str
@@ -159,7 +160,7 @@ def run_block(block: Block, folder: Path, stack: ExitStack) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
 def test_the_blocks_run(document: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         for block in blocks(document.read_text()):
@@ -168,7 +169,7 @@ def test_the_blocks_run(document: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
 def test_commands_named_in_the_text_exist(document: Path, tmp_path: Path) -> None:
     text = FENCE.sub("", document.read_text())
     for named in sorted(set(INLINE.findall(text))):
@@ -180,6 +181,8 @@ def test_commands_named_in_the_text_exist(document: Path, tmp_path: Path) -> Non
 
 def test_a_block_and_its_line_are_found() -> None:
     assert blocks("# T\n\n```python\nimport a\n```\n") == [Block("python", "import a\n", 4)]
+    after = blocks("```{toctree} Pages\nb\n```\n```python\nimport a\n```\n")
+    assert after == [Block("{toctree}", "b\n", 2), Block("python", "import a\n", 5)]
 
 
 def test_commands_carry_the_status_they_show() -> None:

@@ -1,4 +1,4 @@
-"""docs/guarantees.md says what the suite proves, no more and no less."""
+"""docs/reference/guarantees.md says what the suite proves, no more and no less."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_matrix_in_the_documentation_is_the_suites() -> None:
-    document = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+    document = (ROOT / "docs" / "reference" / "guarantees.md").read_text("utf-8")
     matrix = "\n".join(render({scheme: load(scheme) for scheme in ("fake", "amqp", "zmq")})).strip()
     assert matrix in document, (
         "run: python -m rpclib.conformance.matrix fake amqp zmq, and put it into the document"

@@ -187,7 +187,8 @@ class Control:
         except ChannelClosed as error:
             if error.code == NOT_FOUND:
                 raise TransportError(
-                    f"cannot declare {what}: {error}; only replicated queues outlive a node, see docs/amqp.md"
+                    f"cannot declare {what}: {error}; only replicated queues outlive a node, "
+                    "see docs/reference/amqp.md"
                 ) from None
             if error.code not in (ACCESS_REFUSED, PRECONDITION_FAILED) or not await exists():
                 raise failed(f"cannot declare {what}", error) from None

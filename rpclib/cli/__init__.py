@@ -1,4 +1,4 @@
-"""The ``rpclib`` command; needs the ``cli`` extra. See docs/cli.md."""
+"""The ``rpclib`` command; needs the ``cli`` extra. See docs/reference/cli.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conformance suite: one test for each line of docs/guarantees.md, for any driver.
+"""The conformance suite: one test for each line of docs/reference/guarantees.md, for any driver.
 
     pytest -p rpclib.conformance.plugin --pyargs rpclib.conformance --rpclib-url fake://
 

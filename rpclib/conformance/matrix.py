@@ -1,7 +1,7 @@
 """The guarantee matrix, written from the suite itself: ``python -m rpclib.conformance.matrix fake amqp zmq``.
 
 Each test is a row: its name, what its docstring promises, and for each driver whether it declares what the test
-needs. The tables of docs/guarantees.md are this output.
+needs. The tables of docs/reference/guarantees.md are this output.
 """
 
 from __future__ import annotations

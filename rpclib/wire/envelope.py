@@ -1,5 +1,6 @@
-"""The envelope: one versioned msgpack array, the same bytes on every driver. Specified in docs/envelope.md.
+"""The envelope: one versioned msgpack array, the same bytes on every driver.
 
+Specified in docs/reference/envelope.md.
 Fields that a later version appends are ignored by this one; a version it does not know is BadEnvelope.
 """
 

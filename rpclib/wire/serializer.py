@@ -2,7 +2,7 @@
 
 None, bool, int (64 bit), float, str, bytes, list, tuple (comes back as list), dict with str or int keys, aware
 datetime, date, timedelta, UUID, Decimal, and set or frozenset of scalars (comes back as set). Anything else is
-a SerializationError at the sender. The wire form of each is in docs/envelope.md.
+a SerializationError at the sender. The wire form of each is in docs/reference/envelope.md.
 """
 
 from __future__ import annotations

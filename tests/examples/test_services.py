@@ -83,7 +83,7 @@ def test_nested_call_inherits_the_deadline(
 
 
 def test_the_broker_has_what_is_documented(services: object, rabbit: Rabbit, exchange: str) -> None:
-    """Exactly the exchanges, queues and bindings of docs/amqp.md, and one consumer on each queue."""
+    """Exactly the exchanges, queues and bindings of docs/reference/amqp.md, and one consumer on each queue."""
     topics: dict[str, list[str]] = {"network": [], "scheduler": [], "compute": ["phantom", "spirit"]}
     exchanges = rows(rabbit, exchange, "exchanges", "name", "type", "durable", "auto_delete")
     expected = [[exchange, "topic", True, False]]

@@ -1,4 +1,4 @@
-"""docs/envelope.md is what the code does: every vector, code and limit in it is tried."""
+"""docs/reference/envelope.md is what the code does: every vector, code and limit in it is tried."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from rpclib.wire.envelope import (
 from tests.support.envelopes import encode_request
 from tests.unit.values import same
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "envelope.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "envelope.md").read_text()
 ID = bytes(range(16))
 
 VALUES: dict[str, Any] = {
