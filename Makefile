@@ -17,7 +17,7 @@ demo: .venv/demo ## see services call each other; URL=... picks another backend
 	@.venv/bin/rpclib demo $(if $(URL),--url '$(URL)')
 
 test: .venv/dev system lint ## everything: lint, types, all tests on the built wheel, coverage
-	.venv/bin/tox run --quiet
+	@tools/timed 'all tests' .venv/bin/tox run --quiet
 
 fast: .venv/dev ## the quick tests, on the tree as it is
 	.venv/bin/pytest -m "not slow"
@@ -25,7 +25,7 @@ fast: .venv/dev ## the quick tests, on the tree as it is
 lint: .venv/dev ## ruff and mypy
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/mypy $(SOURCES)
+	@tools/timed types .venv/bin/mypy $(SOURCES)
 
 docs: .venv/dev ## build the documentation as a site, in build/docs
 	.venv/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet --doctree-dir build/doctrees docs build/docs
@@ -37,7 +37,7 @@ bench-quick: .venv-bench/done ## the most telling part of it, in two minutes
 	@.venv-bench/bin/python -m benchmarks --quick $(BENCH)
 
 system: ## install the Debian packages the tests use, without starting them
-	@tools/debian $(BROKERS) iproute2 strace
+	@tools/timed 'Debian packages' tools/debian $(BROKERS) iproute2 strace
 
 constraints: ## pin the newest versions that setup.cfg allows
 	rm -rf .venv
@@ -61,7 +61,7 @@ clean: ## remove everything that was built
 
 .venv/dev: setup.cfg constraints.txt | .venv/python
 	@echo "installing rpclib and the development tools into .venv"
-	@$(PIP) --editable '.[dev]' && touch $@ .venv/demo
+	@tools/timed install $(PIP) --editable '.[dev]' && touch $@ .venv/demo
 
 .venv-bench/done: setup.cfg constraints.txt benchmarks/requirements.txt
 	@benchmarks/install

@@ -22,7 +22,10 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),  # `name` in a docstring is a link if the name is documented, and code if not
-    ("py:class", r"(collections|re)\..*|BaseModel|rpclib\.endpoints\.F"),  # other projects', and a type variable
+    (
+        "py:class",
+        r"(collections|re)\..*|BaseModel|Settings|rpclib\.serving\.endpoints\.F",
+    ),  # other projects', and a type variable
 ]
 
 html_theme = "furo"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rpclib.errors import RpcError
-from rpclib.wire.envelope import Request
+from rpclib.wire.request import Request
 
 
 class Context:

@@ -35,7 +35,8 @@ from rpclib.serving.crew import Crew
 from rpclib.serving.replies import Replies
 from rpclib.serving.server import Server
 from rpclib.wire import envelope
-from rpclib.wire.envelope import Failure, Request, Result
+from rpclib.wire.answer import Failure, Result
+from rpclib.wire.request import Request
 
 if TYPE_CHECKING:  # pydantic takes a tenth of a second to import
     from rpclib.config.settings import Resolved, Settings
@@ -95,7 +96,7 @@ class Transport:
 
     @property
     def settings(self) -> Settings:
-        """The settings that apply, wherever they were given; see docs/configuration.md."""
+        """The settings that apply, wherever they were given; see docs/reference/configuration.md."""
         return self._resolved.settings
 
     @property

@@ -10,7 +10,7 @@ from rpclib import errors
 from rpclib.errors import CallTimeout, NoServer, RemoteError, RpcError, TransportError, WorkerLost
 from rpclib.link.link import Link
 from rpclib.link.sender import Sender
-from rpclib.wire.envelope import Failure, Result
+from rpclib.wire.answer import Failure, Result
 
 _APART = 0.1
 """Seconds between two looks through the table, at least."""

@@ -15,14 +15,14 @@ from rpclib.errors import CallTimeout, MaybeExecuted
 from rpclib.link.link import Link
 from rpclib.link.sender import Sender
 from rpclib.wire import serializer
-from rpclib.wire.envelope import Meta, Request, encode_call, encode_cast
+from rpclib.wire.request import Meta, Request, encode_call, encode_cast
 
 
 class Client:
     """Calls one target. Immutable and cheap: `to` and `prepare` return changed copies.
 
-    Made by `Transport.client`. Arguments travel by name and must be of the types in docs/envelope.md. Every
-    method raises SerializationError and MessageTooLarge before anything is sent.
+    Made by `Transport.client`. Arguments travel by name and must be of the types in docs/reference/envelope.md.
+    Every method raises SerializationError and MessageTooLarge before anything is sent.
     """
 
     def __init__(self, link: Link, calls: Calls, target: Target, options: Options) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rpclib.calling.calls import Call
 from rpclib.errors import NoServer, TransportError
 from rpclib.link.link import Link
-from rpclib.wire.envelope import Request, encode_again
+from rpclib.wire.request import Request, encode_again
 
 log = logging.getLogger("rpclib")
 

@@ -16,7 +16,7 @@ from rpclib.link.connection import Connection
 from rpclib.link.counters import Counters
 from rpclib.link.inbox import Inbox
 from rpclib.memory import LONG, keep_freed
-from rpclib.wire import envelope
+from rpclib.wire.kinds import MAX_BODY
 
 log = logging.getLogger("rpclib")
 
@@ -64,7 +64,7 @@ class Link:
         """The loop that opened the transport."""
         self.now: Callable[[], float] = monotonic
         """The clock of all deadlines and ages: the time of the loop."""
-        self.max_body = envelope.MAX_BODY
+        self.max_body = MAX_BODY
         """The longest envelope that can be sent, in bytes."""
         self.short = LONG
         """Bytes up to which an envelope is neither long (see `rpclib.memory`) nor too long."""
@@ -76,7 +76,7 @@ class Link:
 
     def opened(self, driver: Driver) -> None:
         """A session was opened, the first one or a later one."""
-        self.max_body = min(envelope.MAX_BODY, driver.max_body)
+        self.max_body = min(MAX_BODY, driver.max_body)
         self.short = min(LONG, self.max_body)
         self.inbox.opened()
         if self._was_open:

@@ -7,7 +7,7 @@ from rpclib.driver import Capability, Driver
 from rpclib.errors import ConnectionLost
 from rpclib.link.link import Link
 from rpclib.link.sender import Sender
-from rpclib.wire.envelope import Alive, encode_alive
+from rpclib.wire.control import Alive, encode_alive
 
 SILENT_TICKS = 4
 """Checks without an answer after which a session is given up."""

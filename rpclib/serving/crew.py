@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from rpclib.wire.envelope import Request
+from rpclib.wire.request import Request
 
 log = logging.getLogger("rpclib")
 

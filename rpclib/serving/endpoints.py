@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 from rpclib.address import Target, parse_version
 from rpclib.errors import ConfigError, InvalidArguments, NoSuchMethod, UnsupportedVersion
-from rpclib.wire.envelope import Request
+from rpclib.wire.request import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 

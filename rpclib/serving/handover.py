@@ -11,7 +11,8 @@ from rpclib.link.link import Link
 from rpclib.link.sender import Sender
 from rpclib.serving.replies import Replies
 from rpclib.serving.run import may_have_run
-from rpclib.wire.envelope import Request, decode, encode_again
+from rpclib.wire.envelope import decode
+from rpclib.wire.request import Request, encode_again
 
 log = logging.getLogger("rpclib")
 

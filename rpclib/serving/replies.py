@@ -21,7 +21,8 @@ from rpclib.errors import (
 from rpclib.link.link import Link
 from rpclib.link.sender import Sender
 from rpclib.wire import serializer
-from rpclib.wire.envelope import Request, encode_error, encode_result
+from rpclib.wire.answer import encode_error, encode_result
+from rpclib.wire.request import Request
 from rpclib.wire.serializer import SCALARS
 
 log = logging.getLogger("rpclib")

@@ -15,7 +15,7 @@ from rpclib.errors import RpcError, WorkerLost, type_name
 from rpclib.link.link import Link
 from rpclib.serving.endpoints import Method
 from rpclib.serving.replies import Replies, failure, refusal
-from rpclib.wire.envelope import Request
+from rpclib.wire.request import Request
 
 log = logging.getLogger("rpclib")
 

@@ -12,7 +12,8 @@ from rpclib.link.link import Link
 from rpclib.serving.crew import Crew
 from rpclib.serving.endpoints import Endpoints
 from rpclib.serving.run import Runner, may_have_run
-from rpclib.wire.envelope import Request, decode
+from rpclib.wire.envelope import decode
+from rpclib.wire.request import Request
 
 log = logging.getLogger("rpclib")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rpclib.wire.envelope import CALL, encode_call, encode_cast
+from rpclib.wire.kinds import CALL
+from rpclib.wire.request import encode_call, encode_cast
 
 
 def encode_request(

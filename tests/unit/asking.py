@@ -9,7 +9,10 @@ from typing import Any
 
 import rpclib
 from rpclib.address import Address, Kind
-from rpclib.wire.envelope import CALL, Failure, Request, Result, decode
+from rpclib.wire.answer import Failure, Result
+from rpclib.wire.envelope import decode
+from rpclib.wire.kinds import CALL
+from rpclib.wire.request import Request
 from tests.support.envelopes import encode_request
 from tests.unit.scripted import World, scripted, until
 

@@ -10,8 +10,8 @@ import pytest
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.link import backoff
-from rpclib.wire import envelope
-from rpclib.wire.envelope import Request
+from rpclib.wire.answer import encode_result
+from rpclib.wire.request import Request
 from tests.unit.scripted import Scripted, World, scripted
 
 
@@ -41,6 +41,4 @@ def connect(driver: type[Scripted], **settings: Any) -> rpclib.Transport:
 
 
 def reply(world: World, request: Request, value: Any) -> None:
-    world.session.deliver(
-        Address(Kind.INBOX, "", key=request.reply_to or ""), envelope.encode_result(request.id, value)
-    )
+    world.session.deliver(Address(Kind.INBOX, "", key=request.reply_to or ""), encode_result(request.id, value))

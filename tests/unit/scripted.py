@@ -20,7 +20,9 @@ from rpclib.driver import Capability, Delivery, Driver, Events, Route, Subscript
 from rpclib.errors import ConnectionLost, TransportError
 from rpclib.url import TransportURL
 from rpclib.wire import envelope
-from rpclib.wire.envelope import Alive, Failure, Request, Result
+from rpclib.wire.answer import Failure, Result
+from rpclib.wire.control import Alive
+from rpclib.wire.request import Request
 
 
 @dataclass(frozen=True)

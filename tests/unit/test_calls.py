@@ -12,7 +12,8 @@ from rpclib import errors
 from rpclib.address import Address, Kind
 from rpclib.calling.calls import Call, Calls, rebuild
 from rpclib.link.sender import Sender
-from rpclib.wire.envelope import ERROR, Failure, Result
+from rpclib.wire.answer import Failure, Result
+from rpclib.wire.kinds import ERROR
 from tests.support.links import unconnected
 
 ADDRESS = Address(Kind.ONE, "rpclib", "t")

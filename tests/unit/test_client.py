@@ -13,8 +13,7 @@ import rpclib
 from rpclib.address import Address, Kind
 from rpclib.context import current
 from rpclib.testing.inside import inside
-from rpclib.wire import envelope
-from rpclib.wire.envelope import CALL
+from rpclib.wire.kinds import CALL, MAX_BODY
 from tests.support.envelopes import encode_request
 from tests.unit.asking import request
 from tests.unit.calling import Service, connect, reply
@@ -144,7 +143,7 @@ async def test_arguments_that_cannot_be_sent(driver: type[Scripted]) -> None:
 async def test_the_limit_is_the_sessions(driver: type[Scripted]) -> None:
     driver.max_body = 1 << 30
     async with connect(driver) as rpc:
-        assert inside(rpc).link.max_body == envelope.MAX_BODY
+        assert inside(rpc).link.max_body == MAX_BODY
 
 
 # Deadlines.

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import rpclib
-from rpclib.wire.envelope import Result
+from rpclib.wire.answer import Result
 from tests.unit.asking import serving
 from tests.unit.scripted import until
 

@@ -10,7 +10,8 @@ import pytest
 
 import rpclib
 from rpclib.serving.endpoints import Endpoints
-from rpclib.wire.envelope import CALL, Request
+from rpclib.wire.kinds import CALL
+from rpclib.wire.request import Request
 
 
 def request(method: str, *, namespace: Any = None, version: Any = None, **args: Any) -> Request:

@@ -14,22 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpclib.errors import BadEnvelope, SerializationError
-from rpclib.wire import envelope, serializer
-from rpclib.wire.envelope import (
-    ALIVE,
-    CALL,
-    CAST,
-    ERROR,
-    RESULT,
-    Failure,
-    Request,
-    Result,
-    decode,
-    encode_again,
-    encode_alive,
-    encode_error,
-    encode_result,
-)
+from rpclib.wire import serializer
+from rpclib.wire.answer import Failure, Result, encode_error, encode_result
+from rpclib.wire.control import encode_alive
+from rpclib.wire.envelope import decode
+from rpclib.wire.kinds import ALIVE, CALL, CAST, ERROR, MAX_BODY, RESULT
+from rpclib.wire.request import Request, encode_again
 from tests.support.envelopes import encode_request
 from tests.unit.values import keys, same, texts, values
 
@@ -264,7 +254,7 @@ def test_mutated_envelopes(body: bytes, changes: list[tuple[int, int]], data: st
 
 
 def test_a_full_size_bomb_is_refused_in_seconds() -> None:
-    body = (b"\x95\x01\x03\xc4\x10" + ID + b"\xdd\x00\x0f\xff\xff" * 1000).ljust(envelope.MAX_BODY, b"\x01")
+    body = (b"\x95\x01\x03\xc4\x10" + ID + b"\xdd\x00\x0f\xff\xff" * 1000).ljust(MAX_BODY, b"\x01")
     began = time.process_time()
     with pytest.raises(BadEnvelope):
         decode(body)

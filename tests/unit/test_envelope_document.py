@@ -14,22 +14,12 @@ import pytest
 
 from rpclib import errors
 from rpclib.errors import BadEnvelope, RpcError
-from rpclib.wire import envelope, serializer
-from rpclib.wire.envelope import (
-    ALIVE,
-    CALL,
-    CAST,
-    ERROR,
-    RESULT,
-    Alive,
-    Failure,
-    Request,
-    Result,
-    decode,
-    encode_alive,
-    encode_error,
-    encode_result,
-)
+from rpclib.wire import serializer
+from rpclib.wire.answer import Failure, Result, encode_error, encode_result
+from rpclib.wire.control import Alive, encode_alive
+from rpclib.wire.envelope import decode
+from rpclib.wire.kinds import ALIVE, CALL, CAST, ERROR, MAX_BODY, RESULT
+from rpclib.wire.request import Request
 from tests.support.envelopes import encode_request
 from tests.unit.values import same
 
@@ -200,7 +190,7 @@ def test_the_document_lists_every_error_code() -> None:
 
 
 def test_the_document_names_limits_and_kinds() -> None:
-    assert f"{envelope.MAX_BODY:,}".replace(",", " ") in DOCUMENT
+    assert f"{MAX_BODY:,}".replace(",", " ") in DOCUMENT
     assert f"{serializer.MAX_ELEMENTS:,}".replace(",", " ") in DOCUMENT
     assert f"at most {serializer.MAX_DEPTH} deep" in DOCUMENT
     for number, name in ((CALL, "CALL"), (CAST, "CAST"), (RESULT, "RESULT"), (ERROR, "ERROR"), (ALIVE, "ALIVE")):

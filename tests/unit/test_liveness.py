@@ -17,7 +17,7 @@ from rpclib.link import backoff, watch
 from rpclib.link.loopback import SILENT_TICKS
 from rpclib.testing.inside import inside
 from rpclib.wire import envelope
-from rpclib.wire.envelope import Alive
+from rpclib.wire.control import Alive
 from tests.unit.scripted import Scripted, World, scripted, turns, until
 
 TICK = 0.01

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.wire.envelope import CAST, Failure
+from rpclib.wire.answer import Failure
+from rpclib.wire.kinds import CAST
 from tests.unit.asking import EVERY, OWN, SHARED, Asker, serving
 from tests.unit.scripted import turns, until
 

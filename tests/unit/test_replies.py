@@ -9,7 +9,8 @@ import pytest
 
 import rpclib
 from rpclib.testing.inside import inside
-from rpclib.wire.envelope import CALL, Failure, Result, encode_result
+from rpclib.wire.answer import Failure, Result, encode_result
+from rpclib.wire.kinds import CALL
 from tests.support.envelopes import encode_request
 from tests.unit.asking import SHARED, serving
 from tests.unit.scripted import turns, until

@@ -9,7 +9,7 @@ import pytest
 
 import rpclib
 from rpclib.address import Address, Kind
-from rpclib.wire import envelope
+from rpclib.wire.answer import encode_error
 from tests.unit.calling import Service, connect
 from tests.unit.calling import driver as driver
 from tests.unit.scripted import Scripted, Sent
@@ -21,9 +21,7 @@ async def test_only_what_may_have_run_is_repeated(driver: type[Scripted], maybe_
 
     def on_send(session: Scripted, sent: Sent) -> None:
         if sent.tag and sent.address.kind is Kind.ONE:
-            error = envelope.encode_error(
-                sent.tag, "WORKER_LOST", "", "gone", "", None, {"maybe_executed": maybe_executed}
-            )
+            error = encode_error(sent.tag, "WORKER_LOST", "", "gone", "", None, {"maybe_executed": maybe_executed})
             session.deliver(Address(Kind.INBOX, "", key=sent.request.reply_to or ""), error)
 
     driver.world.on_send = on_send
@@ -54,7 +52,7 @@ async def test_it_succeeds_when_a_repetition_does(driver: type[Scripted]) -> Non
 async def test_other_errors_are_not_repeated(driver: type[Scripted], error: str) -> None:
     def on_send(session: Scripted, sent: Sent) -> None:
         if sent.address.kind is Kind.ONE:
-            body = envelope.encode_error(sent.tag, error, "x.Y", "no", "", None, {"maybe_executed": True})
+            body = encode_error(sent.tag, error, "x.Y", "no", "", None, {"maybe_executed": True})
             session.deliver(Address(Kind.INBOX, "", key=sent.request.reply_to or ""), body)
 
     driver.world.on_send = on_send

@@ -11,8 +11,9 @@ import pytest
 import rpclib
 from rpclib.calling.returned import Returned
 from rpclib.testing.inside import inside
-from rpclib.wire import envelope
-from rpclib.wire.envelope import CALL
+from rpclib.wire.answer import Failure, encode_result
+from rpclib.wire.control import encode_alive
+from rpclib.wire.kinds import CALL
 from tests.support.envelopes import encode_request
 from tests.unit.calling import connect, reply
 from tests.unit.calling import driver as driver
@@ -148,7 +149,7 @@ async def test_a_foreign_call_that_comes_back_is_answered(driver: type[Scripted]
         [answer] = driver.world.sent
         assert answer.address.key == inside(other).link.inbox.key
         failure = answer.message
-        assert isinstance(failure, envelope.Failure)
+        assert isinstance(failure, Failure)
         assert (failure.id, failure.code, failure.details) == (b"f" * 16, "NO_SERVER", {"maybe_executed": False})
         driver.world.sessions[0].lose(told=False)
         inside(rpc).connection.observer.undeliverable(call, "gone")
@@ -157,7 +158,7 @@ async def test_a_foreign_call_that_comes_back_is_answered(driver: type[Scripted]
 
 async def test_other_things_that_come_back_are_left_alone(driver: type[Scripted]) -> None:
     async with connect(driver) as rpc:
-        for body in (b"rubbish", envelope.encode_result(b"i" * 16, 1), envelope.encode_alive(b"i" * 16)):
+        for body in (b"rubbish", encode_result(b"i" * 16, 1), encode_alive(b"i" * 16)):
             driver.world.session.events.undeliverable(body, "gone")
         own = encode_request(
             CALL, inside(rpc).link.ids.next(), "m", {}, 5.0, inside(rpc).link.inbox.key, None, None, None, None

@@ -13,7 +13,8 @@ import rpclib
 from rpclib.address import Address
 from rpclib.link import backoff
 from rpclib.testing.inside import inside
-from rpclib.wire.envelope import CAST, Failure, Result
+from rpclib.wire.answer import Failure, Result
+from rpclib.wire.kinds import CAST
 from tests.unit.asking import EVERY, OWN, SHARED, serving
 from tests.unit.scripted import scripted, turns, until
 

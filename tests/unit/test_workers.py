@@ -12,7 +12,9 @@ import rpclib
 from rpclib import errors
 from rpclib.driver import Delivery
 from rpclib.errors import type_name
-from rpclib.wire.envelope import CAST, Failure, Result, decode
+from rpclib.wire.answer import Failure, Result
+from rpclib.wire.envelope import decode
+from rpclib.wire.kinds import CAST
 from tests.unit.asking import EVERY, OWN, SHARED, serving
 from tests.unit.scripted import turns, until
 
