@@ -10,7 +10,7 @@ from rpclib.config.settings import resolve
 from rpclib.link.connection import Connection
 from rpclib.link.link import Link
 from rpclib.link.sender import Sender
-from tests.unit.scripted import scripted
+from tests.support.scripted import scripted
 
 
 def unconnected(loop: Any = None) -> Link:

@@ -8,7 +8,7 @@ import pytest
 
 import rpclib
 from rpclib.context import Context, current
-from tests.unit.asking import request
+from tests.support.asking import request
 
 
 def test_outside_a_request_there_is_none() -> None:

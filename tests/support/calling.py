@@ -12,7 +12,7 @@ from rpclib.address import Address, Kind
 from rpclib.link import backoff
 from rpclib.wire.answer import encode_result
 from rpclib.wire.request import Request
-from tests.unit.scripted import Scripted, World, scripted
+from tests.support.scripted import Scripted, World, scripted
 
 
 class Service:

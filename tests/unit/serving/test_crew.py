@@ -11,8 +11,8 @@ import pytest
 
 import rpclib
 from rpclib.wire.answer import Result
-from tests.unit.asking import serving
-from tests.unit.scripted import until
+from tests.support.asking import serving
+from tests.support.scripted import until
 
 seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="clean")
 

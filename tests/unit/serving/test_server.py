@@ -15,8 +15,8 @@ from rpclib.link import backoff
 from rpclib.testing.inside import inside
 from rpclib.wire.answer import Failure, Result
 from rpclib.wire.kinds import CAST
-from tests.unit.asking import EVERY, OWN, SHARED, serving
-from tests.unit.scripted import scripted, turns, until
+from tests.support.asking import EVERY, OWN, SHARED, serving
+from tests.support.scripted import scripted, turns, until
 
 
 class Service:

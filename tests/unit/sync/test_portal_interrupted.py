@@ -18,7 +18,7 @@ import pytest
 
 from rpclib.sync import portal as portal_module
 from rpclib.sync.portal import Job, Portal
-from tests.unit.portals import LONG, Held, echo, finished
+from tests.support.portals import LONG, Held, echo, finished
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import rpclib
 from rpclib.wire.answer import Failure
 from rpclib.wire.kinds import CAST
-from tests.unit.asking import EVERY, OWN, SHARED, Asker, serving
-from tests.unit.scripted import turns, until
+from tests.support.asking import EVERY, OWN, SHARED, Asker, serving
+from tests.support.scripted import turns, until
 
 
 class Service:

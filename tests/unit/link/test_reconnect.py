@@ -14,7 +14,7 @@ from rpclib.address import Address, Kind
 from rpclib.errors import TransportError
 from rpclib.link import backoff, connection
 from rpclib.testing.inside import inside
-from tests.unit.scripted import Scripted, Sent, scripted, turns, until
+from tests.support.scripted import Scripted, Sent, scripted, turns, until
 
 URL = "x://u:s3cr3t@h1,h2"
 

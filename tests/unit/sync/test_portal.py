@@ -16,7 +16,7 @@ import pytest
 
 import rpclib
 from rpclib.sync.portal import Portal
-from tests.unit.portals import LONG, Held, echo, finished
+from tests.support.portals import LONG, Held, echo, finished
 
 
 @pytest.fixture

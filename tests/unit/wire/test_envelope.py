@@ -21,7 +21,7 @@ from rpclib.wire.envelope import decode
 from rpclib.wire.kinds import ALIVE, CALL, CAST, ERROR, MAX_BODY, RESULT
 from rpclib.wire.request import Request, encode_again
 from tests.support.envelopes import encode_request
-from tests.unit.values import keys, same, texts, values
+from tests.support.values import keys, same, texts, values
 
 ID = bytes(range(16))
 

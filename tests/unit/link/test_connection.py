@@ -14,7 +14,7 @@ from rpclib.driver import Capability
 from rpclib.errors import TransportError
 from rpclib.link import backoff
 from rpclib.testing.inside import inside
-from tests.unit.scripted import Scripted, scripted, turns, until
+from tests.support.scripted import Scripted, scripted, turns, until
 
 URL = "x://u:s3cr3t@h1,h2"
 

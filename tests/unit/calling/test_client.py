@@ -14,11 +14,11 @@ from rpclib.address import Address, Kind
 from rpclib.context import current
 from rpclib.testing.inside import inside
 from rpclib.wire.kinds import CALL, MAX_BODY
+from tests.support.asking import request
+from tests.support.calling import Service, connect, reply
+from tests.support.calling import driver as driver
 from tests.support.envelopes import encode_request
-from tests.unit.asking import request
-from tests.unit.calling import Service, connect, reply
-from tests.unit.calling import driver as driver
-from tests.unit.scripted import Scripted, returning, turns, until
+from tests.support.scripted import Scripted, returning, turns, until
 
 # Options.
 

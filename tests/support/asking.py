@@ -14,7 +14,7 @@ from rpclib.wire.envelope import decode
 from rpclib.wire.kinds import CALL
 from rpclib.wire.request import Request
 from tests.support.envelopes import encode_request
-from tests.unit.scripted import World, scripted, until
+from tests.support.scripted import World, scripted, until
 
 SHARED = Address(Kind.ONE, "rpclib", "t")
 OWN = Address(Kind.ONE, "rpclib", "t", "s")

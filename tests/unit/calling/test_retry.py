@@ -10,9 +10,9 @@ import pytest
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.wire.answer import encode_error
-from tests.unit.calling import Service, connect
-from tests.unit.calling import driver as driver
-from tests.unit.scripted import Scripted, Sent
+from tests.support.calling import Service, connect
+from tests.support.calling import driver as driver
+from tests.support.scripted import Scripted, Sent
 
 
 @pytest.mark.parametrize("maybe_executed", [True, False])

@@ -14,10 +14,10 @@ from rpclib.testing.inside import inside
 from rpclib.wire.answer import Failure, encode_result
 from rpclib.wire.control import encode_alive
 from rpclib.wire.kinds import CALL
+from tests.support.calling import connect, reply
+from tests.support.calling import driver as driver
 from tests.support.envelopes import encode_request
-from tests.unit.calling import connect, reply
-from tests.unit.calling import driver as driver
-from tests.unit.scripted import Scripted, returning, turns, until
+from tests.support.scripted import Scripted, returning, turns, until
 
 
 async def test_a_call_to_nobody_is_sent_again_until_the_grace_is_over(

@@ -14,7 +14,7 @@ import pytest
 
 import rpclib
 from rpclib import sync
-from tests.unit.scripted import scripted
+from tests.support.scripted import scripted
 
 PAIRS = [(rpclib.Transport, sync.Transport), (rpclib.Client, sync.Client), (rpclib.Server, sync.Server)]
 OWN = {"live"}

@@ -11,9 +11,9 @@ import rpclib
 from rpclib.testing.inside import inside
 from rpclib.wire.answer import Failure, Result, encode_result
 from rpclib.wire.kinds import CALL
+from tests.support.asking import SHARED, serving
 from tests.support.envelopes import encode_request
-from tests.unit.asking import SHARED, serving
-from tests.unit.scripted import turns, until
+from tests.support.scripted import turns, until
 
 
 class Service:

@@ -303,7 +303,7 @@ def test_the_sample_without_its_comment_signs_means_the_defaults(monkeypatch: py
 
 
 def test_the_documentation_has_every_setting_with_its_default_and_meaning() -> None:
-    documentation = (Path(__file__).parents[2] / "docs" / "reference" / "configuration.md").read_text()
+    documentation = (Path(__file__).parents[3] / "docs" / "reference" / "configuration.md").read_text()
     rows = [line for line in documentation.splitlines() if line.startswith("| `")]
     assert rows == [
         f"| `{name}` |{'' if info.default is None else f' {info.default}'} | {info.description} |"

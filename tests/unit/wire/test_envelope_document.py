@@ -21,9 +21,9 @@ from rpclib.wire.envelope import decode
 from rpclib.wire.kinds import ALIVE, CALL, CAST, ERROR, MAX_BODY, RESULT
 from rpclib.wire.request import Request
 from tests.support.envelopes import encode_request
-from tests.unit.values import same
+from tests.support.values import same
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "envelope.md").read_text()
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "reference" / "envelope.md").read_text()
 ID = bytes(range(16))
 
 VALUES: dict[str, Any] = {

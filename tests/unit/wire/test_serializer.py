@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from rpclib.errors import SerializationError
 from rpclib.wire import serializer
-from tests.unit.values import same, values
+from tests.support.values import same, values
 
 D = decimal.Decimal
 EARLIEST, LATEST = dt.datetime.min, dt.datetime.max
@@ -78,7 +78,7 @@ class Odd:
     ("value", "told"),
     [
         (object(), r"value is object, which does not travel"),
-        (Odd(), r"value is tests\.unit\.test_serializer\.Odd"),
+        (Odd(), r"value is tests\.unit\.wire\.test_serializer\.Odd"),
         ([1, {"k": [Odd()]}], r"value\[1\]\['k'\]\[0\] is .*Odd"),
         (range(3), "range"),
         (bytearray(b"x"), "bytearray"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import rpclib
-from tests.unit.scripted import scripted, until
+from tests.support.scripted import scripted, until
 
 
 class Idle:

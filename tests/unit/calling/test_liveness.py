@@ -18,7 +18,7 @@ from rpclib.link.loopback import SILENT_TICKS
 from rpclib.testing.inside import inside
 from rpclib.wire import envelope
 from rpclib.wire.control import Alive
-from tests.unit.scripted import Scripted, World, scripted, turns, until
+from tests.support.scripted import Scripted, World, scripted, turns, until
 
 TICK = 0.01
 

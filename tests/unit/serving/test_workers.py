@@ -15,8 +15,8 @@ from rpclib.errors import type_name
 from rpclib.wire.answer import Failure, Result
 from rpclib.wire.envelope import decode
 from rpclib.wire.kinds import CAST
-from tests.unit.asking import EVERY, OWN, SHARED, serving
-from tests.unit.scripted import turns, until
+from tests.support.asking import EVERY, OWN, SHARED, serving
+from tests.support.scripted import turns, until
 
 
 class Wordless(Exception):
