@@ -69,6 +69,10 @@ class Harness:
         self.sever(rpc)
         await self.until(lambda: inside(rpc).connection.driver is not severed, "the loss")
 
+    def now(self) -> float:
+        """The time of the loop, in seconds."""
+        return asyncio.get_running_loop().time()
+
     async def until(self, condition: Callable[[], Any], what: str = "condition", seconds: float = 10.0) -> None:
         """Wait until ``condition()`` is true, asking at every turn of the loop's timer."""
         try:
