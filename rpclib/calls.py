@@ -10,7 +10,7 @@ from typing import Any
 from rpclib import errors
 from rpclib.address import Address
 from rpclib.envelope import Failure, Result
-from rpclib.errors import CallTimeout, NoServer, RemoteError, RpcError, TransportError
+from rpclib.errors import CallTimeout, NoServer, RemoteError, RpcError, TransportError, again
 
 _APART = 0.1
 """Seconds between two looks through the table, at least."""
@@ -164,10 +164,7 @@ class Calls:
 
 def _copy(error: TransportError, call: Call) -> TransportError:
     """The error for one call: exceptions raised in several tasks must not be one object."""
-    text = f"{error} (while waiting for {call})"
-    if isinstance(error, errors.MaybeExecuted):
-        return type(error)(text, maybe_executed=error.maybe_executed)
-    return type(error)(text)
+    return again(error, f"{error} (while waiting for {call})")
 
 
 def rebuild(failure: Failure) -> Exception:

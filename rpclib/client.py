@@ -13,7 +13,7 @@ from rpclib.address import Address, Target, parse_version
 from rpclib.calls import Call
 from rpclib.context import Context, current
 from rpclib.driver import Driver, Route
-from rpclib.envelope import CALL, CAST, encode_request
+from rpclib.envelope import CALL, CAST, Request, encode_request
 from rpclib.errors import (
     CallTimeout,
     ConfigError,
@@ -148,15 +148,15 @@ class Client:
         return self._cast(method, arguments, self.target.all())
 
     async def _call(self, method: str, arguments: dict[str, Any], timeout: float) -> Any:
-        rpc = self._rpc
+        rpc, context, outer = self._rpc, self.options.context, current.get()
         serializer.check(arguments)
-        context, outer = self.options.context, current.get()
         if outer is not None:
-            context = {**(outer.context or {}), **context}
-            timeout = self._inherit(Context(outer).remaining, timeout, method)
+            context, timeout = {**(outer.context or {}), **context}, self._inherit(outer, timeout, method)
         driver = rpc.connection.driver
-        if driver is None or driver.congested or rpc.inbox is None:
-            driver, timeout = await self._wait(timeout, method)
+        if driver is not None and driver is not self._driver:
+            self._routed(driver)
+        if driver is None or driver.gate.shut or self._route.gate.shut or rpc.inbox is None:
+            driver, timeout = await self._wait(timeout, method, self._address)
         options, calls, now, ident = self.options, rpc.calls, monotonic(), next(rpc.ids)
         future: asyncio.Future[Any] = asyncio.Future(loop=rpc.loop)
         call = Call(ident, self._address, method, future, now, now + timeout, options.route_grace)
@@ -180,7 +180,7 @@ class Client:
                 break
             except ConnectionLost as error:
                 rpc.connection.dead(driver, error)
-            driver, timeout = await self._wait(call.deadline - monotonic(), method)
+                driver, timeout = await self._wait(call.deadline - monotonic(), method, self._address)
         calls.add(call)
         try:
             return await future
@@ -218,19 +218,21 @@ class Client:
         )
         if len(body) > rpc.short:
             self._long(method, body)
-        driver = rpc.connection.driver
-        end = 0.0
+        driver, end = rpc.connection.driver, 0.0
         while True:
-            if driver is None or driver.congested:
+            if driver is None:
                 end = end or monotonic() + options.timeout
-                driver, _ = await self._wait(end - monotonic(), method)
+                driver, _ = await self._wait(end - monotonic(), method, address)
+            if address is not self._address:
+                route = driver.route(address)
+            elif driver is self._driver:
+                route = self._route
+            else:
+                route = self._routed(driver)
+            if driver.gate.shut or route.gate.shut:
+                driver = None
+                continue
             try:
-                if address is not self._address:
-                    route = driver.route(address)
-                elif driver is self._driver:
-                    route = self._route
-                else:
-                    route = self._routed(driver)
                 driver.send(route, body, None)
                 return
             except ConnectionLost as error:
@@ -252,13 +254,13 @@ class Client:
                 f"{rpc.max_body}. Send less, or a reference"
             )
 
-    async def _wait(self, timeout: float, method: str) -> tuple[Driver, float]:
-        """A session that takes a message, and the seconds that are left."""
+    async def _wait(self, timeout: float, method: str, address: Address) -> tuple[Driver, float]:
+        """A session that takes a message for ``address``, and the seconds that are left."""
         began = monotonic()
         if timeout <= 0:
             self._overloaded(method, 0.0)
         try:
-            driver = await self._rpc.connection.ready(timeout)
+            driver = await self._rpc.connection.ready(timeout, to=address)
         except TimeoutError:
             self._overloaded(method, monotonic() - began)
         return driver, max(0.001, timeout - (monotonic() - began))
@@ -270,8 +272,9 @@ class Client:
             f"{waited:.1f} s ({reason})"
         ) from None
 
-    def _inherit(self, remaining: float | None, timeout: float, method: str) -> float:
-        """The timeout of a call made while a request is served that has so much time left."""
+    def _inherit(self, outer: Request, timeout: float, method: str) -> float:
+        """The timeout of a call made while the request ``outer`` is served."""
+        remaining = Context(outer).remaining
         if remaining is None:
             return timeout
         if remaining <= 0:

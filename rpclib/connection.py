@@ -8,7 +8,6 @@ drivers. States: closed -> opening -> open <-> reopening -> closed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import weakref
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rpclib import backoff
 from rpclib.address import Address
-from rpclib.driver import Driver
+from rpclib.driver import Driver, Gate
 from rpclib.errors import (
     AccessDenied,
     ConfigError,
@@ -27,6 +26,7 @@ from rpclib.errors import (
     TransportClosed,
     TransportError,
     Unreachable,
+    again,
 )
 from rpclib.intake import Intake
 
@@ -38,14 +38,18 @@ log = logging.getLogger("rpclib")
 
 _all: weakref.WeakSet[Connection] = weakref.WeakSet()
 
+_CLOSE_WITHIN = 10.0
+"""Seconds that a lost session has to close before the next is opened."""
 _STABLE = 5.0
 """A session that lasted this many seconds was a good one: the next loss starts the back-off anew."""
 
 
-class Listener:
+class ConnectionObserver:
     """What a connection tells its owner. All plain calls on the loop."""
 
     def undeliverable(self, body: bytes, reason: str) -> None: ...
+
+    def refused(self, body: bytes, error: TransportError) -> None: ...
 
     def worker_lost(self, tag: bytes) -> None: ...
 
@@ -65,10 +69,13 @@ class _Session:
         self.since = monotonic()
 
     def undeliverable(self, body: bytes, reason: str) -> None:
-        self._connection.listener.undeliverable(body, reason)
+        self._connection.observer.undeliverable(body, reason)
+
+    def refused(self, body: bytes, error: TransportError) -> None:
+        self._connection.observer.refused(body, error)
 
     def worker_lost(self, tag: bytes) -> None:
-        self._connection.listener.worker_lost(tag)
+        self._connection.observer.worker_lost(tag)
 
     def blocked(self, reason: str | None) -> None:
         self._connection.blocked = reason
@@ -85,10 +92,10 @@ class _Session:
 class Connection:
     """Keeps one session open between `open` and `close`. ``driver`` is that session's, None while there is none."""
 
-    def __init__(self, resolved: Resolved, listener: Listener) -> None:
+    def __init__(self, resolved: Resolved, observer: ConnectionObserver) -> None:
         self.driver: Driver | None = None
         self.blocked: str | None = None
-        self.listener = listener
+        self.observer = observer
         self.closed = True
         self._resolved = resolved
         self._urls = _urls(resolved)
@@ -126,11 +133,11 @@ class Connection:
             self.closed = True
             raise
 
-    async def ready(self, seconds: float, *, to_send: bool = True) -> Driver:
-        """A session that can send now: waits while there is none or it is congested, at most ``seconds``.
-        Not ``to_send``: a congested one will do.
+    async def ready(self, seconds: float, *, to: Address | None) -> Driver:
+        """A session that can send to that address now: waits while there is none or one of the two gates is shut,
+        at most ``seconds``. To None: one that is open.
 
-        Raises TransportClosed, Unreachable (no session), or TimeoutError (congested all the time).
+        Raises TransportClosed, Unreachable (no session), or TimeoutError (shut all the time).
         """
         try:
             async with asyncio.timeout(seconds):
@@ -139,10 +146,14 @@ class Connection:
                     self._check_usable()
                     if driver is None:
                         await self._opened.wait()
-                    elif not (to_send and driver.congested):
+                    elif to is None:
                         return driver
+                    elif driver.gate.shut:
+                        await self._room(driver, driver.gate)
+                    elif (gate := driver.route(to).gate).shut:
+                        await self._room(driver, gate)
                     else:
-                        await self._drain(driver)
+                        return driver
         except TimeoutError:
             if self.driver is None and not self.closed:
                 raise self.unreachable(seconds) from None
@@ -152,7 +163,7 @@ class Connection:
         """Receive what is sent to ``address``, over reconnects too. In effect on return; see `Intake`."""
         intake = Intake(self, address, prefetch, arrived)
         while True:
-            driver = await self.ready(self._resolved.settings.connect_timeout, to_send=False)
+            driver = await self.ready(self._resolved.settings.connect_timeout, to=None)
             try:
                 await intake.attach(driver)
             except ConnectionLost as error:
@@ -221,13 +232,18 @@ class Connection:
         self._errors = {session.host: error}
         self._turn = (self._turn + 1) % len(self._urls)
         log.warning("lost the connection to %s: %s", session.host, error)
-        self.listener.lost(error)
+        self.observer.lost(error)
         self._reopening = asyncio.get_running_loop().create_task(self._replace(driver))
 
     async def _replace(self, driver: Driver | None) -> None:
         if driver is not None:
-            with contextlib.suppress(Exception):  # whatever is wrong with it, it is over
-                await driver.close(flush=False)
+            try:
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await driver.close(flush=False)
+            except TimeoutError:
+                log.error("the lost session with %s did not close within %.0f s", self.host, _CLOSE_WITHIN)
+            except Exception:  # whatever is wrong with it, it is over
+                log.exception("the lost session with %s did not close", self.host)
         await self._reopen(give_up=())
 
     async def _reopen(self, give_up: tuple[type[Exception], ...]) -> None:
@@ -238,10 +254,11 @@ class Connection:
             try:
                 await self._open_session(self._urls[self._turn], host)
                 return
-            except give_up:
-                raise
-            except TransportError as error:
-                self._failed(host, error, monotonic() - began)
+            except give_up as error:
+                raise type(error)(f"{host}: {error}") from error
+            except (TransportError, ConfigError) as error:
+                known = error if isinstance(error, TransportError) else Unreachable(str(error))
+                self._failed(host, known, monotonic() - began)
             except Exception as error:
                 log.exception("the driver broke its contract while connecting to %s", host)
                 self._failed(host, Unreachable(f"{type(error).__name__}: {error}"), monotonic() - began)
@@ -262,7 +279,7 @@ class Connection:
             for intake in list(self._intakes):  # a server that stops meanwhile takes its own out
                 await intake.attach(driver)
             if session.error is not None:
-                raise session.error
+                raise again(session.error)
         except BaseException:
             for intake in self._intakes:
                 intake.detach()
@@ -273,11 +290,11 @@ class Connection:
         if self._attempts:
             log.info("connected again to %s", host)
         self._opened.set()
-        self.listener.opened(driver)
+        self.observer.opened(driver)
 
-    async def _drain(self, driver: Driver) -> None:
+    async def _room(self, driver: Driver, gate: Gate) -> None:
         try:
-            await driver.drain()
+            await gate.room()
         except ConnectionLost as error:
             self.dead(driver, error)
 

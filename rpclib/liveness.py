@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from rpclib import envelope
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.calls import Call
 from rpclib.driver import Capability, Driver
 from rpclib.errors import ConnectionLost, NoServer, TransportError
@@ -59,7 +59,8 @@ class Liveness:
 
     def _loopback(self, driver: Driver) -> None:
         rpc = self._rpc
-        if driver is not self._driver or rpc.alive == self._sent or rpc.connection.blocked or driver.congested:
+        held = rpc.connection.blocked or driver.gate.shut
+        if driver is not self._driver or rpc.alive == self._sent or held:
             self._silent = 0
         else:
             self._silent += 1
@@ -69,7 +70,7 @@ class Liveness:
         if rpc.inbox is None:
             return
         self._driver, self._sent = driver, next(rpc.ids)
-        driver.send(driver.route(Address(Kind.INBOX, "", key=rpc.inbox)), envelope.encode_alive(self._sent), None)
+        driver.send(driver.route(Address.inbox(rpc.inbox)), envelope.encode_alive(self._sent), None)
 
     async def _presence(self, driver: Driver) -> None:
         now = monotonic()

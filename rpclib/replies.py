@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from rpclib import serializer
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.context import Context
 from rpclib.driver import Driver, Route
 from rpclib.envelope import Request, encode_error, encode_result
@@ -68,14 +68,16 @@ class Replies:
     def answer_now(self, request: Request, body: bytes) -> bool:
         """Send an answer if that needs no waiting. False if it does, or the dead session has not taken it."""
         driver = self._rpc.connection.driver
-        if driver is None or driver.congested:
+        if driver is None or driver.gate.shut:
             return False
         if driver is not self._driver:
             self._driver, self._routes = driver, {}
         route = self._routes.get(request.reply_to)
+        if route is None:
+            route = self._route(driver, request.reply_to or "")
+        if route.gate.shut:
+            return False
         try:
-            if route is None:
-                route = self._route(driver, request.reply_to or "")
             driver.send(route, body, None, request.id)
         except ConnectionLost as error:
             self._rpc.connection.dead(driver, error)
@@ -91,7 +93,9 @@ class Replies:
         try:
             while True:
                 left = Context(request).remaining
-                await self._rpc.connection.ready(_PATIENCE if left is None else left)
+                await self._rpc.connection.ready(
+                    _PATIENCE if left is None else left, to=Address.inbox(request.reply_to)
+                )
                 if self.answer_now(request, body):
                     return
         except (TransportError, TimeoutError) as error:
@@ -104,7 +108,7 @@ class Replies:
     def _route(self, driver: Driver, reply_to: str) -> Route:
         if len(self._routes) >= _ROUTES:
             self._routes.clear()
-        route = self._routes[reply_to] = driver.route(Address(Kind.INBOX, "", key=reply_to))
+        route = self._routes[reply_to] = driver.route(Address.inbox(reply_to))
         return route
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rpclib import envelope
 from rpclib.address import Address, Kind, Target
 from rpclib.calls import Call, Calls
-from rpclib.connection import Connection, Listener
+from rpclib.connection import Connection, ConnectionObserver
 from rpclib.crew import Crew
 from rpclib.driver import Capability, Driver
 from rpclib.envelope import Alive, Failure, Request, Result
@@ -29,6 +29,7 @@ from rpclib.errors import (
     TransportClosed,
     TransportError,
     WorkerLost,
+    again,
     details_of,
 )
 from rpclib.intake import Intake
@@ -102,7 +103,7 @@ def connect(
     return Transport(resolved, on_undeliverable)
 
 
-class Transport(Listener):
+class Transport(ConnectionObserver):
     """A connection to one backend. Make one with `connect`; it belongs to the loop that opened it.
 
     Clients and servers made from it share its session and its reply inbox, and end with it.
@@ -241,7 +242,7 @@ class Transport(Listener):
         self.counters.bad_envelopes += 1
         log.warning("dropped a message: %s", error)
 
-    # What the connection tells (see Listener).
+    # What the connection tells (see ConnectionObserver).
 
     def opened(self, driver: Driver) -> None:
         self.max_body = min(envelope.MAX_BODY, driver.max_body)
@@ -276,6 +277,19 @@ class Transport(Listener):
             error = NoServer(f"nobody serves {request.method} any more: {reason}", maybe_executed=False)
             self.send_error(request, error)
 
+    def refused(self, body: bytes, error: TransportError) -> None:
+        try:
+            request = envelope.decode(body)
+        except BadEnvelope:
+            return
+        if not isinstance(request, Request):
+            return
+        call = self.calls.table.get(request.id)
+        if call is not None:
+            call.fail(again(error, f"{call} was not sent: {error}"))
+        elif request.reply_to is None:
+            self._report(request, str(error))
+
     def send_error(self, request: Request, error: MaybeExecuted) -> None:
         """Answer a request that will not run, if the session allows it right now."""
         driver = self.connection.driver
@@ -283,7 +297,7 @@ class Transport(Listener):
             return
         body = envelope.encode_error(request.id, error.code, "", str(error), "", None, details_of(error))
         try:
-            driver.send(driver.route(Address(Kind.INBOX, "", key=request.reply_to)), body, None, request.id)
+            driver.send(driver.route(Address.inbox(request.reply_to)), body, None, request.id)
         except TransportError:
             self.counters.unanswered += 1
 
@@ -317,12 +331,13 @@ class Transport(Listener):
         driver, remaining = self.connection.driver, call.deadline - monotonic()
         if call.future.done() or remaining <= 0:
             return
-        if driver is None or driver.congested:
+        route = None if driver is None else driver.route(call.address)
+        if driver is None or route is None or driver.gate.shut or route.gate.shut:
             self.loop.call_later(_FIRST_RESEND, self._resend, call, request)
             return
         body = envelope.encode_again(request, remaining, self.inbox)
         try:
-            driver.send(driver.route(call.address), body, remaining, call.id)
+            driver.send(route, body, remaining, call.id)
             call.returned = None
         except ConnectionLost as error:
             self.connection.dead(driver, error)

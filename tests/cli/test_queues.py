@@ -22,7 +22,7 @@ from rpclib.address import Address, Kind
 from rpclib.cli.app import app
 from rpclib.config import resolve
 from rpclib.conformance.tap import tap
-from rpclib.connection import Connection, Listener
+from rpclib.connection import Connection, ConnectionObserver
 from rpclib.driver import Admin
 from rpclib.errors import ConnectionLost, NoServer
 from tests.rabbit import PASSWORD, USER, Rabbit, free_ports, running
@@ -72,7 +72,7 @@ def area(url: str, exchange: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @asynccontextmanager
 async def connection(exchange: str | None = None) -> AsyncIterator[Connection]:
-    opened = Connection(resolve(exchange=exchange), Listener())
+    opened = Connection(resolve(exchange=exchange), ConnectionObserver())
     await opened.open()
     try:
         yield opened

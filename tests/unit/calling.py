@@ -9,7 +9,7 @@ import pytest
 
 import rpclib
 from rpclib import backoff, envelope
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.envelope import Request
 from tests.unit.scripted import Scripted, World, scripted
 
@@ -40,6 +40,4 @@ def connect(driver: type[Scripted], **settings: Any) -> rpclib.Transport:
 
 
 def reply(world: World, request: Request, value: Any) -> None:
-    world.session.deliver(
-        Address(Kind.INBOX, "", key=request.reply_to or ""), envelope.encode_result(request.id, value)
-    )
+    world.session.deliver(Address.inbox(request.reply_to or ""), envelope.encode_result(request.id, value))

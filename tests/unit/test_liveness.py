@@ -12,7 +12,7 @@ import pytest
 
 import rpclib
 from rpclib import backoff, envelope, liveness
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.driver import Capability
 from rpclib.envelope import Alive
 from tests.unit.scripted import Scripted, World, scripted, turns, until
@@ -50,7 +50,7 @@ async def test_a_session_whose_pulse_comes_back_is_kept() -> None:
         await until(lambda: pulses(driver.world) > 3 * liveness._SILENT_TICKS)
         assert len(driver.world.sessions) == 1
         for sent in driver.world.sent:
-            assert sent.address == Address(Kind.INBOX, "", key=rpc.inbox or "")
+            assert sent.address == Address.inbox(rpc.inbox or "")
             assert sent.tag == b""
         assert len({sent.message.id for sent in driver.world.sent}) == len(driver.world.sent)
 
@@ -84,7 +84,7 @@ async def test_silence_is_counted_in_ticks() -> None:
             pass
         await turns(3)
         driver.world.deaf = False
-        driver.world.session.deliver(Address(Kind.INBOX, "", key=rpc.inbox or ""), driver.world.sent[-1].body)
+        driver.world.session.deliver(Address.inbox(rpc.inbox or ""), driver.world.sent[-1].body)
         await until(lambda: pulses(driver.world) > 2 * liveness._SILENT_TICKS)
         assert len(driver.world.sessions) == 1
 
@@ -96,13 +96,13 @@ async def test_a_session_that_takes_nothing_is_not_silent(how: str) -> None:
         await until(lambda: pulses(driver.world))
         driver.world.deaf = True
         if how == "blocked":
-            driver.world.session.events.blocked("low on disk")
+            driver.world.session.observer.blocked("low on disk")
         else:
-            driver.world.session.congested = True
+            driver.world.session.gate.full(True)
         await asyncio.sleep(3 * liveness._SILENT_TICKS * TICK)
         assert len(driver.world.sessions) == 1
-        driver.world.session.events.blocked(None)
-        driver.world.session.uncongest()
+        driver.world.session.observer.blocked(None)
+        driver.world.session.gate.full(False)
         await until(lambda: len(driver.world.sessions) == 2)
         await until(lambda: rpc.connection.driver)
 

@@ -104,11 +104,11 @@ async def test_an_answer_that_finds_the_session_dead_takes_the_next() -> None:
 
 async def test_an_answer_that_waited_and_then_finds_the_session_dead_takes_the_next() -> None:
     async with serving(Service()) as server:
-        server.world.session.congested = True
+        server.world.session.gate.full(True)
         ident = server.put("echo", value=1)
         await turns()
         server.world.session.lose(told=False)
-        server.world.session.uncongest()
+        server.world.session.gate.full(False)
         await server.answer(ident)
         assert len(server.world.sessions) == 2
 
@@ -116,11 +116,11 @@ async def test_an_answer_that_waited_and_then_finds_the_session_dead_takes_the_n
 async def test_answers_wait_while_the_session_is_congested() -> None:
     service = Service()
     async with serving(service) as server:
-        server.world.session.congested = True
+        server.world.session.gate.full(True)
         ids = [server.put("echo", value=number) for number in range(3)]
         late = server.put("echo", remaining=0.02)
         await until(lambda: server.rpc.counters.unanswered == 1)
-        server.world.session.uncongest()
+        server.world.session.gate.full(False)
         for ident in ids:
             await server.answer(ident)
         assert not server.answers(late)
