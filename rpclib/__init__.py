@@ -1,7 +1,7 @@
 """rpclib: one way to call Python services over any message backend.
 
 The public names are those listed here, `rpclib.sync` (the same, blocking), `rpclib.testing`, and for drivers
-`rpclib.driver`, `rpclib.address`, `rpclib.url` and `rpclib.errors`.
+`rpclib.driver`, `rpclib.driverkit`, `rpclib.errors`, `rpclib.url`, `rpclib.address` and `rpclib.memory`.
 """
 
 from rpclib import sync as sync

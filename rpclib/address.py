@@ -42,6 +42,11 @@ class Address:
     topic: str = ""
     key: str = ""
 
+    @classmethod
+    def inbox(cls, key: str) -> Address:
+        """The inbox of that key, whoever owns it."""
+        return cls(Kind.INBOX, "", key=key)
+
     def __str__(self) -> str:
         if self.kind is Kind.INBOX:
             return f"inbox {self.key}"

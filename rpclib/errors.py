@@ -6,7 +6,7 @@ Messages name the target, the driver, the time spent and what to do next, and ne
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 
 class RpcError(Exception):
@@ -203,6 +203,20 @@ def _collect(cls: type[RpcError]) -> dict[str, type[RpcError]]:
 
 
 _BY_CODE: dict[str, type[RpcError]] = _collect(RpcError)
+
+
+_Error = TypeVar("_Error", bound=TransportError)
+
+
+def again(error: _Error, text: str | None = None) -> _Error:
+    """The same error as a new object: of its class, with its ``maybe_executed`` and its text, or another one.
+
+    One object raised in several tasks, or twice, gathers the tracebacks of all of them.
+    """
+    made = type(error)(str(error) if text is None else text)
+    if isinstance(error, MaybeExecuted) and isinstance(made, MaybeExecuted):
+        made.maybe_executed = error.maybe_executed
+    return made
 
 
 def details_of(error: RpcError) -> dict[str, Any]:

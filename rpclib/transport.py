@@ -25,6 +25,7 @@ from rpclib.errors import (
     NoServer,
     TransportClosed,
     TransportError,
+    again,
 )
 from rpclib.link.connection import Connection, ConnectionObserver
 from rpclib.link.counters import Counters
@@ -61,13 +62,14 @@ def connect(
     from rpclib.config.settings import resolve  # here, because of pydantic: see above
 
     resolved = resolve(url, driver=driver, **settings)
+    require = tuple(require)
     missing = [item.value for item in require if item not in resolved.driver.capabilities]
     if missing:
         raise CapabilityMissing(
             f'the driver of {resolved.url.scheme}:// does not do {", ".join(missing)}; "rpclib drivers" shows '
             "what each installed driver does"
         )
-    return Transport(resolved, on_undeliverable)
+    return Transport(resolved, on_undeliverable, require)
 
 
 class Transport:
@@ -76,9 +78,14 @@ class Transport:
     Clients and servers made from it share its session and its reply inbox, and end with it.
     """
 
-    def __init__(self, resolved: Resolved, on_undeliverable: Callable[[Undeliverable], None] | None = None) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        on_undeliverable: Callable[[Undeliverable], None] | None = None,
+        require: Iterable[Capability] = (),
+    ) -> None:
         self._resolved = resolved
-        self._connection = Connection(resolved)
+        self._connection = Connection(resolved, require)
         self._link = Link(self._connection)
         self._calls = Calls(self._link)
         self._crew = Crew()
@@ -106,8 +113,9 @@ class Transport:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What the driver promises."""
-        return self._resolved.driver.capabilities
+        """What the driver promises: of the live session, which may lack some, or else of the driver's class."""
+        driver = self._connection.driver
+        return self._resolved.driver.capabilities if driver is None else driver.capabilities
 
     @property
     def counters(self) -> Counters:
@@ -221,11 +229,8 @@ class _Observer(ConnectionObserver):
         self._calls.worker_lost(tag)
 
     def undeliverable(self, body: bytes, reason: str) -> None:
-        try:
-            request = envelope.decode(body)
-        except BadEnvelope:
-            return
-        if not isinstance(request, Request):
+        request = _request(body)
+        if request is None:
             return
         call = self._calls.table.get(request.id)
         if call is not None:
@@ -236,3 +241,22 @@ class _Observer(ConnectionObserver):
             # Passed on by a server of this process that was stopping; its caller waits elsewhere.
             error = NoServer(f"nobody serves {request.method} any more: {reason}", maybe_executed=False)
             self._replies.refuse(request, error)
+
+    def refused(self, body: bytes, error: TransportError) -> None:
+        request = _request(body)
+        if request is None:
+            return
+        call = self._calls.table.get(request.id)
+        if call is not None:
+            call.fail(again(error, f"{call} was not sent: {error}"))
+        elif not request.wants_answer:
+            self._returned.cast(request, str(error))
+
+
+def _request(body: bytes) -> Request | None:
+    """The request that came back; None for anything else."""
+    try:
+        message = envelope.decode(body)
+    except BadEnvelope:
+        return None
+    return message if isinstance(message, Request) else None

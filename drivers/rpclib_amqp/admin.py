@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from rpclib.driver import Queue
+from rpclib.driver import QueueInfo
 from rpclib.errors import NoServer
 from rpclib_amqp.channel import ChannelClosed
 from rpclib_amqp.connection import Connection
@@ -27,7 +27,7 @@ class AmqpAdmin:
         self._connection = connection
         self._management = management
 
-    async def queues(self, exchange: str) -> list[Queue]:
+    async def queues(self, exchange: str) -> list[QueueInfo]:
         """Those of servers: named and bound as `topology.plan` does. The queues of fanouts and replies are not
         among them: they belong to one process each and go with it."""
         if not await self._exists(exchange):
@@ -40,7 +40,7 @@ class AmqpAdmin:
         }
         turn = asyncio.Semaphore(AT_A_TIME)
 
-        async def look(name: str) -> Queue | None:
+        async def look(name: str) -> QueueInfo | None:
             async with turn:
                 return await self._look(name)
 
@@ -64,7 +64,7 @@ class AmqpAdmin:
             raise failed(f'cannot look for exchange "{exchange}"', error) from None
         return True
 
-    async def _look(self, name: str) -> Queue | None:
+    async def _look(self, name: str) -> QueueInfo | None:
         """None for a queue that is gone by now, or that is a connection's own."""
         try:
             found = await self._ask("queue_declare", name, passive=True)
@@ -72,7 +72,7 @@ class AmqpAdmin:
             if error.code in (NOT_FOUND, RESOURCE_LOCKED):
                 return None
             raise failed(f'cannot look at queue "{name}"', error) from None
-        return Queue(name, found.message_count, found.consumer_count)
+        return QueueInfo(name, found.message_count, found.consumer_count)
 
     async def _clear(self, verb: str, name: str) -> int:
         try:

@@ -36,7 +36,7 @@ DEAD_PEER = 10
 """Seconds without an acknowledgement by the peer's kernel after which ours gives up."""
 
 
-class Listener(Protocol):
+class ConnectionObserver(Protocol):
     """Who is told about a connection. Calls come from the loop, never from within a call to the connection,
     except ``pressure``, which a write may cause."""
 
@@ -50,9 +50,9 @@ class Listener(Protocol):
 class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
     """One AMQP connection. What is sent within a loop turn leaves in one write, or two."""
 
-    def __init__(self, parameters: pika.ConnectionParameters, listener: Listener) -> None:
+    def __init__(self, parameters: pika.ConnectionParameters, observer: ConnectionObserver) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listener = listener
+        self._observer = observer
         self._stream: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_size = 0
@@ -78,11 +78,11 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
 
     @classmethod
     async def open(
-        cls, parameters: pika.ConnectionParameters, tls: ssl.SSLContext | None, listener: Listener
+        cls, parameters: pika.ConnectionParameters, tls: ssl.SSLContext | None, observer: ConnectionObserver
     ) -> Connection:
         """Connect and shake hands. Raises what asyncio, ssl or pika have to say; cancellation leaves nothing."""
         loop = asyncio.get_running_loop()
-        connection = cls(parameters, listener)
+        connection = cls(parameters, observer)
         try:
             await loop.create_connection(lambda: connection, parameters.host, parameters.port, ssl=tls)
             await connection._handshake
@@ -255,10 +255,10 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         self._guarded(self.tell)
 
     def pause_writing(self) -> None:
-        self._listener.pressure(self, True)
+        self._observer.pressure(self, True)
 
     def resume_writing(self) -> None:
-        self._listener.pressure(self, False)
+        self._observer.pressure(self, False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stream = None
@@ -284,13 +284,13 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             self._handshake.set_result(None)
 
     def _on_ended(self, _: pika.connection.Connection, error: Exception) -> None:
-        self._listener.connection_ended(error)
+        self._observer.connection_ended(error)
 
     def _on_blocked(self, _: pika.connection.Connection, frame: Any) -> None:
-        self._listener.blocked(str(frame.method.reason))
+        self._observer.blocked(str(frame.method.reason))
 
     def _on_unblocked(self, _: pika.connection.Connection, frame: Any) -> None:
-        self._listener.blocked(None)
+        self._observer.blocked(None)
 
 
 def _set_socket_options(sock: socket.socket) -> None:

@@ -9,55 +9,51 @@ import ssl
 import pika.exceptions
 
 from rpclib.errors import AccessDenied, TransportError, Unreachable
-from rpclib.url import Host, TransportURL
+from rpclib.url import TransportURL
 from rpclib_amqp.channel import Channel, ChannelClosed
-from rpclib_amqp.connection import Connection, Listener
-from rpclib_amqp.options import PORTS, AmqpOptions, parameters, tls_context
+from rpclib_amqp.connection import Connection, ConnectionObserver
+from rpclib_amqp.options import AmqpOptions, parameters, tls_context
 
 _DENIED = (403, 530)  # ACCESS_REFUSED: credentials. NOT_ALLOWED: the vhost.
 
 
 async def connect(
-    url: TransportURL, options: AmqpOptions, listener: Listener
+    url: TransportURL, options: AmqpOptions, observer: ConnectionObserver
 ) -> tuple[Connection, Connection, Channel]:
     """The connection to publish with, the one to consume with, and a channel of the former.
 
     All to the one host of ``url``, and all within ``options.handshake_timeout``. Raises Unreachable, or
-    AccessDenied for what another attempt would not change.
+    AccessDenied and ConfigError for what another attempt would not change.
     """
     tls = tls_context(url, options)
-    host = url.hosts[0]
-    where = f"{url.scheme}://{Host(host.name, host.port or PORTS[url.scheme])}"
     opened: list[Connection] = []
     try:
         async with asyncio.timeout(options.handshake_timeout):
-            opened.append(await Connection.open(parameters(url, options, "publishing"), tls, listener))
-            opened.append(await Connection.open(parameters(url, options, "consuming"), tls, listener))
+            opened.append(await Connection.open(parameters(url, options, "publishing"), tls, observer))
+            opened.append(await Connection.open(parameters(url, options, "consuming"), tls, observer))
             return opened[0], opened[1], await opened[0].open_channel()
     except BaseException as error:
         for connection in opened:
             await connection.abort()
         if isinstance(error, TimeoutError):
-            raise Unreachable(f"{where}: no answer within {options.handshake_timeout:g} s") from None
+            raise Unreachable(f"no answer within {options.handshake_timeout:g} s") from None
         if isinstance(error, Exception):
-            raise _explained(where, error) from error
+            raise _explained(error) from error
         raise
 
 
-def _explained(where: str, error: Exception) -> TransportError:
+def _explained(error: Exception) -> TransportError:
     if isinstance(error, pika.exceptions.ConnectionClosedByBroker):
-        text = f"{where}: {error.reply_text}"
+        text = str(error.reply_text)
         return AccessDenied(text) if error.reply_code in _DENIED else Unreachable(text)
     if isinstance(error, pika.exceptions.AuthenticationError):
-        return AccessDenied(f"{where}: the broker does not offer the mechanism {error.args[0]}")
+        return AccessDenied(f"the broker does not offer the mechanism {error.args[0]}")
     if isinstance(error, socket.gaierror):
-        return Unreachable(f"{where}: the host name cannot be resolved: {error.strerror}")
+        return Unreachable(f"the host name cannot be resolved: {error.strerror}")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Unreachable(
-            f"{where}: the certificate is not trusted: {error.verify_message}; see the option tls_ca"
-        )
+        return Unreachable(f"the certificate is not trusted: {error.verify_message}; see the option tls_ca")
     if isinstance(error, ssl.SSLError):
-        return Unreachable(f"{where}: TLS failed: {error.reason or error}; is this the broker's TLS port?")
+        return Unreachable(f"TLS failed: {error.reason or error}; is this the broker's TLS port?")
     if isinstance(error, OSError | ChannelClosed):
-        return Unreachable(f"{where}: {getattr(error, 'strerror', None) or error}")
-    return Unreachable(f"{where}: no AMQP 0-9-1 broker, or one that expects amqps://: {error}")
+        return Unreachable(str(getattr(error, "strerror", None) or error))
+    return Unreachable(f"no AMQP 0-9-1 broker, or one that expects amqps://: {error}")

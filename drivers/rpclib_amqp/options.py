@@ -13,7 +13,7 @@ import pika
 import pika.credentials
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath
 
-from rpclib.errors import AccessDenied
+from rpclib.errors import ConfigError
 from rpclib.url import TransportURL
 
 LOG = logging.getLogger("rpclib_amqp")
@@ -75,24 +75,26 @@ def parameters(url: TransportURL, options: AmqpOptions, role: str) -> pika.Conne
     )
 
 
-def tls_context(url: TransportURL, options: AmqpOptions) -> ssl.SSLContext | None:
-    """The TLS context of an ``amqps`` URL, None for ``amqp``.
-
-    Raises AccessDenied for files that cannot be used, and for TLS options that would be without effect.
-    """
-    if url.scheme != "amqps":
-        if options.tls_ca or options.tls_cert or options.tls_key or options.auth == "external":
-            raise AccessDenied("tls_* options and auth=external need TLS: write amqps:// instead of amqp://")
-        return None
+def check(url: TransportURL, options: AmqpOptions) -> None:
+    """Raises ConfigError for TLS options that would be without effect, or lack another."""
+    tls = options.tls_ca or options.tls_cert or options.tls_key or options.auth == "external"
+    if tls and url.scheme != "amqps":
+        raise ConfigError("tls_* options and auth=external need TLS: write amqps:// instead of amqp://")
     if bool(options.tls_cert) is not bool(options.tls_key):
-        raise AccessDenied("tls_cert and tls_key belong together: give both or neither")
+        raise ConfigError("tls_cert and tls_key belong together: give both or neither")
+
+
+def tls_context(url: TransportURL, options: AmqpOptions) -> ssl.SSLContext | None:
+    """The TLS context of an ``amqps`` URL, None for ``amqp``. Raises ConfigError for files that cannot be used."""
+    if url.scheme != "amqps":
+        return None
     try:
         context = ssl.create_default_context(cafile=options.tls_ca)
         if options.tls_cert and options.tls_key:
             # A password of our own choosing, because OpenSSL would ask for one on the terminal.
             context.load_cert_chain(options.tls_cert, options.tls_key, password="")
     except (ssl.SSLError, OSError) as error:
-        raise AccessDenied(f"cannot use the files of tls_ca, tls_cert and tls_key: {error}") from None
+        raise ConfigError(f"cannot use the files of tls_ca, tls_cert and tls_key: {error}") from None
     if not options.tls_verify:
         LOG.warning("the certificate of %s is not verified: tls_verify is off", url.hosts[0])
         context.check_hostname = False

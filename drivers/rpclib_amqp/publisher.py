@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 import pika
 
 from rpclib.address import Address, Kind
-from rpclib.driver import Events
-from rpclib.errors import AccessDenied, TransportError
+from rpclib.driver import Gate, Observer
+from rpclib.driverkit import Ending
+from rpclib.errors import AccessDenied, TransportError, again
 from rpclib_amqp import codec
 from rpclib_amqp.channel import Channel, ChannelClosed
 from rpclib_amqp.connection import Connection
 from rpclib_amqp.control import ACCESS_REFUSED, NOT_FOUND
 from rpclib_amqp.scout import Scout
-from rpclib_amqp.topology import Plan, plan
-from rpclib_amqp.window import Window
+from rpclib_amqp.topology import INBOX_KEYS, Plan, plan
 
 MAX_EXPIRATION_MS = 2**32 - 1
 SCOUTS = 100
@@ -29,22 +28,38 @@ MORE_FOR = 2.0
 FRESH = 5.0
 """Seconds for which a message that arrived vouches for its address. A thousand addresses in turn must come around
 within that, on a slow machine too, or else all of them would stay with the scouts."""
-HELD_AT_MOST = 1024 * 1024
-"""Bytes held for one address that are back-pressure for all."""
+HELD_AT_MOST = 10_000
+HELD_BYTES_AT_MOST = 1024 * 1024
+"""Messages and bytes held for one address with which its gate shuts."""
 
 
 class AmqpRoute:
     """An address prepared for sending. ``arrived`` is when a scout's message last did. ``held`` are messages with
     their deadlines that wait, in order, for a scout to return; once ``open``, none ever does again."""
 
-    __slots__ = ("arrived", "exchange", "held", "held_size", "key", "mandatory", "method", "open", "scouting")
+    __slots__ = (
+        "arrived",
+        "exchange",
+        "gate",
+        "held",
+        "held_size",
+        "key",
+        "mandatory",
+        "method",
+        "nobody",
+        "open",
+        "scouting",
+    )
 
-    def __init__(self, target: Plan, channel: int) -> None:
+    def __init__(self, target: Plan, channel: int, gate: Gate, mandatory: bool) -> None:
+        self.gate = gate
         self.exchange = target.exchange.name
         self.key = target.key
-        self.mandatory = target.mandatory
-        self.method = codec.publish(channel, self.exchange, self.key, self.mandatory)
+        self.mandatory = mandatory
+        self.method = codec.publish(channel, self.exchange, self.key, mandatory)
         self.open = False
+        self.nobody = False
+        """It leads nowhere: the key of the inbox is none."""
         self.arrived = -FRESH
         self.held: deque[tuple[bytes, float | None]] = deque()
         self.held_size = 0
@@ -52,22 +67,22 @@ class AmqpRoute:
 
 
 class Publisher:
-    """``pressure(source, on)`` is told while too much is held; ``lose`` of an error that ends the session."""
+    """``gate`` is the session's."""
 
     def __init__(
         self,
         connection: Connection,
         channel: Channel,
-        events: Events,
-        pressure: Callable[[object, bool], None],
-        lose: Callable[[TransportError], None],
+        observer: Observer,
+        ending: Ending,
+        gate: Gate,
     ) -> None:
         self._connection = connection
         self._channel = channel
         self._number: int = channel.channel_number
-        self._events = events
-        self._pressure = pressure
-        self._lose = lose
+        self._observer = observer
+        self._ending = ending
+        self._gate = gate
         self._loop = asyncio.get_running_loop()
         self._routes: dict[Address, AmqpRoute] = {}
         self._fused = connection.longest_frame if codec.IN_USE else 0
@@ -78,17 +93,21 @@ class Publisher:
         self._spare: list[Scout] = []
         self._retiring: asyncio.TimerHandle | None = None
         channel.add_on_return_callback(self._on_return)
-        connection.on_written = Window(channel, pressure).written
 
-    def route(self, address: Address) -> AmqpRoute:
+    def route(self, address: Address, must_arrive: bool) -> AmqpRoute:
         """Prepare ``address``."""
         if address.kind is Kind.INBOX:  # its queue lives as long as its only reader: nothing to find out
-            route = AmqpRoute(plan(address), self._number)
-            route.open = True
+            if INBOX_KEYS.fullmatch(address.key):
+                route = AmqpRoute(plan(address), self._number, self._gate, must_arrive)
+                route.open = True
+            else:  # any other queue, to the broker
+                route = AmqpRoute(plan(Address.inbox("")), self._number, self._gate, must_arrive)
+                route.nobody = True
             return route
         known = self._routes.get(address)
         if known is None:
-            known = self._routes[address] = AmqpRoute(plan(address), self._number)
+            target = plan(address)
+            known = self._routes[address] = AmqpRoute(target, self._number, Gate(), target.mandatory)
         return known
 
     def send(self, route: AmqpRoute, body: bytes, ttl: float | None) -> None:
@@ -111,9 +130,16 @@ class Publisher:
 
     async def settle(self, within: float) -> None:
         """Return when nothing is held any more, at the latest after ``within`` seconds."""
-        scouting = [route.scouting for route in self._routes.values() if route.scouting is not None]
+        scouting: list[asyncio.Task[None]] = [
+            route.scouting for route in self._routes.values() if route.scouting is not None
+        ]
         if scouting:
             await asyncio.wait(scouting, timeout=within)
+
+    def let_go(self, error: TransportError) -> None:
+        """Nobody waits to send any more."""
+        for route in self._routes.values():
+            route.gate.end(error)
 
     def end(self) -> None:
         """Drop what is held."""
@@ -131,12 +157,16 @@ class Publisher:
         return route.open
 
     def _hold(self, route: AmqpRoute, body: bytes, ttl: float | None) -> None:
+        if route.nobody:
+            if route.mandatory:
+                self._ending.tell_later(self._observer.undeliverable, body, "no inbox has that key")
+            return
         route.held.append((body, None if ttl is None else self._loop.time() + ttl))
         route.held_size += len(body)
-        if route.held_size > HELD_AT_MOST:
-            self._pressure(route, True)
+        if route.held_size >= HELD_BYTES_AT_MOST or len(route.held) >= HELD_AT_MOST:
+            route.gate.full(True)
         if route.scouting is None:
-            route.scouting = self._loop.create_task(self._scout(route))
+            route.scouting = self._ending.start(self._scout(route))
 
     async def _scout(self, route: AmqpRoute) -> None:
         """Send what is held one by one, until one has arrived; then all the rest."""
@@ -150,15 +180,23 @@ class Publisher:
                         route.arrived = self._loop.time()
                         if route.held:
                             self._release(route)
+                    elif isinstance(reason, TransportError):
+                        self._refuse(route, body, reason)
                     elif route.mandatory:
-                        self._events.undeliverable(body, reason)
+                        self._ending.tell(self._observer.undeliverable, body, reason)
         except ChannelClosed:
             pass  # with its connection, which is the end of the session
-        except TransportError as error:
-            self._lose(error)
         finally:
             route.scouting = None
-            self._pressure(route, False)
+            route.gate.full(False)
+
+    def _refuse(self, route: AmqpRoute, body: bytes, error: TransportError) -> None:
+        """The broker takes none to that address: neither the one that went nor those behind it."""
+        refused = [body, *(held for held, _ in route.held)]
+        route.held.clear()
+        route.held_size = 0
+        for each in refused:
+            self._ending.tell(self._observer.refused, each, again(error))
 
     def _release(self, route: AmqpRoute) -> None:
         route.open = True
@@ -169,8 +207,8 @@ class Publisher:
         route.held.clear()
         route.held_size = 0
 
-    async def _first(self, route: AmqpRoute, body: bytes, ttl: float | None) -> str | None:
-        """Send by scout. Returns why it reached nobody, if so."""
+    async def _first(self, route: AmqpRoute, body: bytes, ttl: float | None) -> str | TransportError | None:
+        """Send by scout. Returns why it reached nobody, if so, or why the broker did not take it."""
         scout = self._clean_spare() or await Scout.open(self._connection)
         try:
             return await scout.publish(route.exchange, route.key, route.mandatory, body, _properties(route, ttl))
@@ -178,10 +216,10 @@ class Publisher:
             if not error.code:
                 raise
             if error.code == ACCESS_REFUSED:
-                raise AccessDenied(f"the broker refused a message: {error}") from None
+                return AccessDenied(f"the broker refused it: {error}")
             if error.code == NOT_FOUND:
                 return f'there is no exchange "{route.exchange}"'
-            return f"the broker refused it: {error}"
+            return TransportError(f"the broker refused it: {error}")
         finally:
             if scout.clean:
                 self._spare.append(scout)
@@ -206,7 +244,7 @@ class Publisher:
         return None if deadline is None else deadline - self._loop.time()
 
     def _on_return(self, channel: object, method: pika.spec.Basic.Return, properties: object, body: bytes) -> None:
-        self._events.undeliverable(body, f"the broker returned it: {method.reply_text}")
+        self._ending.tell(self._observer.undeliverable, body, f"the broker returned it: {method.reply_text}")
 
 
 def _properties(route: AmqpRoute, ttl: float | None) -> pika.BasicProperties:

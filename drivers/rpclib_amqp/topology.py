@@ -16,6 +16,7 @@ INBOX                  named by the broker, exclusive             the broker's d
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,6 +60,8 @@ class Plan:
     mandatory: bool = False
 
 
+INBOX_KEYS = re.compile(r"amq\.gen-[A-Za-z0-9_-]{8,100}")
+"""The names that the broker gives to inboxes. It lets nobody else declare one that begins so."""
 DEFAULT_EXCHANGE = Exchange("", "direct")
 SHARED_ARGUMENTS = {"x-expires": UNUSED_QUEUE_EXPIRES * 1000}
 PRIVATE_QUEUE = Queue("", exclusive=True, auto_delete=True)

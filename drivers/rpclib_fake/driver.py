@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
+import re
 from collections.abc import Callable
 from typing import Any, Self
+from weakref import WeakSet
 
 from pydantic import BaseModel, ConfigDict
 
 from rpclib.address import Address, Kind
-from rpclib.driver import Capability, Driver, Events, Route, Subscription
+from rpclib.driver import Capability, Driver, Gate, Observer, Route, Subscription
+from rpclib.driverkit import Ending, clock_of
 from rpclib.errors import ConnectionLost, MessageTooLarge, TransportError
 from rpclib.url import TransportURL
 from rpclib_fake import hub as hubs
-from rpclib_fake.hub import Message, Queue
+from rpclib_fake.hub import Level, Message, Queue
 from rpclib_fake.subscription import FakeSubscription
 
 _inboxes = itertools.count(1)
@@ -28,11 +32,14 @@ class FakeOptions(BaseModel):
 
 
 class FakeRoute:
-    __slots__ = ("queue", "wants_answer")
+    __slots__ = ("gate", "must_arrive", "queue", "wants_answer")
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, must_arrive: bool) -> None:
         self.queue = queue
+        self.gate = Gate()
+        self.gate.shut = queue.level.full
         self.wants_answer = queue.address.kind is Kind.ONE
+        self.must_arrive = self.wants_answer or (must_arrive and queue.address.kind is Kind.INBOX)
 
 
 class FakeDriver(Driver):
@@ -45,37 +52,47 @@ class FakeDriver(Driver):
             Capability.UNROUTABLE,
             Capability.PRESENCE,
             Capability.PEER_LOSS,
+            Capability.PEER_GONE,
             Capability.EXPIRES,
+            Capability.AGES,
             Capability.ORDERED,
+            Capability.EXCHANGES,
+            Capability.ALL_TYPES,
         }
     )
     options = FakeOptions
+    inbox_keys = re.compile("[0-9]+")
     all_hosts = True
     max_body = 1 << 30
 
-    def __init__(self, name: str, events: Events) -> None:
+    def __init__(self, name: str, observer: Observer) -> None:
         self.loop = asyncio.get_running_loop()
+        self.now = clock_of(self.loop)
+        self.gate = Gate()
         self.owed: dict[bytes, FakeDriver] = {}
         """Tags of messages taken by this session and not answered yet, with their senders."""
         self._name = name
-        self._events = events
+        self._observer = observer
+        self._ending = Ending(observer, self._end, logging.getLogger("rpclib_fake"))
         self._subscriptions: list[FakeSubscription] = []
-        self._error: TransportError | None = None
-        self._drained = asyncio.Event()
+        self._gates: WeakSet[Gate] = WeakSet()
         self.hub = hubs.join(name, self)
 
     @classmethod
-    async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
+    async def open(cls, url: TransportURL, options: BaseModel, observer: Observer) -> Self:
         name = ",".join(map(str, url.hosts))
-        return cls(f"{name}/{url.path or ''}", events)
+        return cls(f"{name}/{url.path or ''}", observer)
 
-    def route(self, address: Address) -> FakeRoute:
+    def route(self, address: Address, *, must_arrive: bool = False) -> FakeRoute:
         with self.hub.lock:
-            return FakeRoute(self.hub.queue(address))
+            route = FakeRoute(self.hub.queue(address), must_arrive)
+            route.queue.gates[route.gate] = self
+        self._gates.add(route.gate)
+        return route
 
     def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
-        if self._error is not None:
-            raise self._error
+        if self._ending.error is not None:
+            self._ending.check()
         if len(body) > self.max_body:
             raise MessageTooLarge(f"{len(body)} bytes; at most {self.max_body} travel")
         assert isinstance(route, FakeRoute)
@@ -83,21 +100,12 @@ class FakeDriver(Driver):
             if tag and not route.wants_answer:
                 self.owed.pop(tag, None)
                 tag = b""
-            self.hub.publish(route.queue, Message(body, ttl, tag, self))
-
-    async def drain(self) -> None:
-        while self._error is None:
-            if not self.congested:
-                return
-            self._drained.clear()
-            await self._drained.wait()
-        raise self._error
+            self.hub.publish(route.queue, Message(body, ttl, tag, self, route.must_arrive))
 
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
-        if self._error is not None:
-            raise self._error
+        self._ending.check()
         if address.kind is Kind.INBOX:
-            address = Address(Kind.INBOX, "", key=str(next(_inboxes)))
+            address = Address.inbox(str(next(_inboxes)))
         with self.hub.lock:
             subscription = FakeSubscription(self, address, prefetch, arrived)
             self.hub.subscribe(subscription)
@@ -105,47 +113,57 @@ class FakeDriver(Driver):
         return subscription
 
     async def subscribers(self, address: Address) -> int | None:
+        self._ending.check()
         with self.hub.lock:
-            return len(self.hub.queue(address).subscriptions)
+            queue = self.hub.queues.get(address)
+            return 0 if queue is None else len(queue.subscriptions)
 
     async def close(self, *, flush: bool = True) -> None:
-        if self._error is None:
-            self._end(ConnectionLost("the session was closed"))
+        if self._ending.close():
+            self._end(ConnectionLost("the session was closed"), may_have_run=False)
 
     def sever(self) -> None:
         """End the session as if the backend had; for tests."""
-        if self._error is None:
-            error = ConnectionLost("severed")
-            self._end(error)
-            self.loop.call_soon(self._events.lost, error)
+        self._ending.lose(ConnectionLost("severed"))
 
-    def _end(self, error: TransportError) -> None:
-        self._error = error
+    def _end(self, error: TransportError, may_have_run: bool = True) -> None:
         hub = self.hub
         with hub.lock:
+            self.gate.end(error)
+            for gate in self._gates:
+                gate.end(error)
             for subscription in self._subscriptions:
                 hub.unsubscribe(subscription)
-        for subscription in self._subscriptions:
-            subscription.give_back()
-        self._drained.set()
+        for subscription in list(self._subscriptions):
+            subscription.give_back(may_have_run=may_have_run)
         with hub.lock:
             for tag, sender in self.owed.items():
-                sender.from_elsewhere(sender._events.worker_lost, tag)
+                sender.from_elsewhere(sender._observer.worker_lost, tag)
             self.owed.clear()
         hubs.leave(self._name, self)
+
+    def forget(self, subscription: FakeSubscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
 
     # What the hub tells this session; called under its lock, from whatever thread.
 
     def tell_undeliverable(self, message: Message, reason: str) -> None:
-        self.from_elsewhere(self._events.undeliverable, message.body, reason)
+        self.from_elsewhere(self._observer.undeliverable, message.body, reason)
 
-    def tell_congested(self, congested: bool) -> None:
-        self.congested = congested
-        if not congested:
-            self.from_elsewhere(self._drained.set)
+    def tell_level(self, gate: Gate, level: Level) -> None:
+        """A gate of this session shuts at once, and opens on its loop."""
+        if self._ending.error is None:
+            gate.shut = level.full
+            if not level.full:
+                self.from_elsewhere(self._follow, gate, level)
+
+    def _follow(self, gate: Gate, level: Level) -> None:
+        with self.hub.lock:
+            gate.full(level.full)
 
     def from_elsewhere(self, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function`` on this session's loop, from any thread, in a later turn."""
-        if self._error is None:
+        """Call ``function`` on this session's loop, from any thread, in a later turn, unless it has ended."""
+        if self._ending.error is None:
             with contextlib.suppress(RuntimeError):  # its loop was closed, and the session was not
-                self.loop.call_soon_threadsafe(function, *args)
+                self.loop.call_soon_threadsafe(self._ending.tell, function, *args)

@@ -2,77 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from rpclib.address import Address
-from rpclib.driver import Delivery, Subscription
+from rpclib.driver import Delivery
+from rpclib.driverkit import ReceiveBuffer
 from rpclib_fake.hub import Message
 
 if TYPE_CHECKING:
     from rpclib_fake.driver import FakeDriver
 
 
-class FakeSubscription(Subscription):
+class FakeSubscription(ReceiveBuffer):
     """Holds up to ``prefetch`` messages that were not taken; the rest waits in the hub."""
 
     def __init__(self, session: FakeDriver, address: Address, prefetch: int, arrived: Callable[[], None]) -> None:
-        self.address = address
+        super().__init__(address, prefetch, arrived)
         self.session = session
         self.queue = session.hub.queue(address)
-        self.buffer: deque[Message] = deque()
-        self.prefetch = prefetch or sys.maxsize
-        self._arrived = arrived
-        self._telling = False
 
-    @property
-    def waiting(self) -> int:
-        return len(self.buffer)
-
-    def put(self, message: Message, loop: asyncio.AbstractEventLoop) -> None:
-        """Add a message; called under the hub's lock, in the thread of ``loop``."""
-        self.buffer.append(message)
+    def hand(self, message: Message, sender: FakeDriver) -> None:
+        """Add a message; called under the hub's lock, in the thread of ``sender``."""
+        self.held.append(message)
         if not self._telling:
             self._telling = True
-            if loop is self.session.loop:
-                loop.call_soon(self._tell)
+            if sender.loop is self._loop:
+                self._loop.call_soon(self.tell)
             else:
-                self.session.from_elsewhere(self._tell)
+                self.session.from_elsewhere(self.tell)
 
-    def take(self, limit: int) -> list[Delivery]:
-        taken: list[Delivery] = []
-        buffer, queue, owed, now = self.buffer, self.queue, self.session.owed, monotonic()
-        with self.session.hub.lock:
-            while buffer and len(taken) < limit:
-                message = buffer.popleft()
-                if message.expires is None or now < message.expires:
-                    message.waited = now - message.sent
-                    if message.tag:
-                        owed[message.tag] = message.sender
-                    taken.append(message)
-                if queue.waiting and self in queue.subscriptions:
-                    self.session.hub.refill(self)
-        return taken
+    def left(self, taken: list[Delivery], count: int, size: int) -> None:
+        owed, hub = self.session.owed, self.session.hub
+        for message in taken:
+            assert isinstance(message, Message)
+            if message.tag:
+                owed[message.tag] = message.sender
+        level, together = self.queue.level, hub.level
+        with hub.lock:
+            level.messages -= count
+            level.bytes -= size
+            together.messages -= count
+            together.bytes -= size
+            if level.full or together.full:
+                hub.weigh(self.queue)
+            if self.queue.waiting and hub.refill(self):
+                self.session.from_elsewhere(self.tell)
 
     async def stop(self) -> None:
         with self.session.hub.lock:
             self.session.hub.unsubscribe(self)
+        self.silence()
 
     async def close(self) -> None:
         await self.stop()
-        self.give_back()
+        self.give_back(may_have_run=False)
 
-    def give_back(self) -> None:
+    def give_back(self, *, may_have_run: bool) -> None:
+        """Hand what was not taken to another subscriber."""
         hub = self.session.hub
         with hub.lock:
-            messages = list(self.buffer)
-            self.buffer.clear()
-            hub.give_back(self.queue, messages, self.session.loop)
-
-    def _tell(self) -> None:
-        self._telling = False
-        self._arrived()
+            hub.give_back(self.queue, self.end(), self.session, may_have_run)
+        self.session.forget(self)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from time import monotonic
 
-from rpclib_zmq.header import DELIVER, REDELIVER
+from rpclib.driverkit import Held
+from rpclib_zmq.header import DELIVER, LONGEST_TRANSIT, REDELIVER
 from rpclib_zmq.records import HEAD, LARGE, Broken, Record, read
-from rpclib_zmq.subscription import ZmqDelivery, ZmqSubscription
+from rpclib_zmq.subscription import ZmqSubscription
 
 _UNPACK = struct.Struct("<BxHIIIII16x").unpack_from
 
@@ -22,7 +24,6 @@ class Arrivals:
         self.subscriptions: dict[int, ZmqSubscription] = {}
         self._frame = frame
         self._other = other
-        self._over = False
 
     def read(self, data: bytes) -> None:
         """Take in a batch, in its order. A subscriber is told once for what came together.
@@ -32,8 +33,9 @@ class Arrivals:
         reached: list[ZmqSubscription] = []
         subscription: ZmqSubscription | None = None
         last = offset = 0
-        end = len(data)
-        while offset < end and not self._over:
+        end, now = len(data), monotonic()
+        clock = int(now * 1000)
+        while offset < end:
             kind, length, number, size, ttl, waited, stamped = _UNPACK(data, offset)
             if kind != DELIVER and kind != REDELIVER:
                 self._tell(reached)
@@ -55,16 +57,20 @@ class Arrivals:
                 if subscription is not None:
                     reached.append(subscription)
             if subscription is not None:
-                subscription.items.append(ZmqDelivery(body, kind == REDELIVER, ttl, waited, stamped))
+                passed = (clock - stamped) & 0xFFFFFFFF  # as `header.age` has it, without the call
+                if passed >= LONGEST_TRANSIT:
+                    passed = 0
+                expires = now + (ttl - passed) / 1000 if ttl else None
+                subscription.held.append(Held(body, kind == REDELIVER, now - (waited + passed) / 1000, expires))
         self._tell(reached)
 
     def end(self) -> None:
-        """The session is over: what was not taken is the receiver's."""
-        self._over = True
+        """The session is over, or ending: what was not taken is the receiver's."""
         for subscription in self.subscriptions.values():
-            subscription.items.clear()
+            subscription.end()
+        self.subscriptions.clear()
 
     def _tell(self, reached: list[ZmqSubscription]) -> None:
         for subscription in reached:
-            subscription.arrived()
+            subscription.tell()
         reached.clear()

@@ -12,8 +12,9 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from rpclib.address import Address, Kind
-from rpclib.driver import Capability, Driver, Events, Subscription
-from rpclib.errors import ConnectionLost, MessageTooLarge, TransportError, Unreachable
+from rpclib.driver import Capability, Driver, Gate, Observer, Subscription
+from rpclib.driverkit import Ending
+from rpclib.errors import ConfigError, ConnectionLost, MessageTooLarge, TransportError, Unreachable
 from rpclib.url import TransportURL
 from rpclib_zmq import greeting, header
 from rpclib_zmq.arrivals import Arrivals
@@ -51,30 +52,38 @@ class ZmqDriver(Driver):
             Capability.UNROUTABLE,
             Capability.PRESENCE,
             Capability.PEER_LOSS,
+            Capability.PEER_GONE,
             Capability.EXPIRES,
+            Capability.AGES,
             Capability.ORDERED,
+            Capability.EXCHANGES,
+            Capability.ALL_TYPES,
             Capability.CROSS_PROCESS,
             Capability.CROSS_HOST,
         }
     )
     options = ZmqOptions
+    inbox_keys = header.INBOX_KEYS
     all_hosts = True
 
-    def __init__(self, run: RunDir, events: Events) -> None:
+    def __init__(self, run: RunDir, observer: Observer) -> None:
+        self.gate = Gate()
         self._run = run
-        self._events = events
+        self._observer = observer
+        self.ending = Ending(observer, self._let_go, log)
         self._loop = asyncio.get_running_loop()
         self._begun = False
-        self._error: TransportError | None = None
         self._welcome: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._farewell: asyncio.Future[None] | None = None
+        self._emptied = Gate()
+        """Shut while a closing session has something to send, and then"""
+        self._farewell = Gate()
+        """until the receiver has confirmed its end."""
         self._questions = Questions()
         self._inbox_prefix = ""
         self._hushed = False
         """The receiver is leaving and wants nothing new."""
         self._unconfirmed = 0
         """Which of its requests to hush or to go on was not confirmed, because messages still wait here."""
-        self._uncongested = asyncio.Event()
         self._pulse = Pulse(lambda: self._say(header.PING), self._on_silence)
         self.credits = Credits(lambda record: self._channel.say(record), lambda: self._channel.flush())
         self._channel = Channel(run.socket, self._on_batch, self._on_end, self.credits.records)
@@ -82,10 +91,13 @@ class ZmqDriver(Driver):
         self._arrivals = Arrivals(self._channel.frame, self._on_record)
 
     @classmethod
-    async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
-        assert isinstance(options, ZmqOptions)
+    def check(cls, url: TransportURL, options: BaseModel) -> None:
         if url.hosts:
-            raise Unreachable("a zmq URL has no host: it is zmq:// or zmq:///path/of/the/run/directory")
+            raise ConfigError("a zmq URL has no host: it is zmq:// or zmq:///path/of/the/run/directory")
+
+    @classmethod
+    async def open(cls, url: TransportURL, options: BaseModel, observer: Observer) -> Self:
+        assert isinstance(options, ZmqOptions)
         run = RunDir(Path("/" + url.path) if url.path else default_path())
         deadline = monotonic() + _STARTING
         while monotonic() < deadline:
@@ -94,7 +106,7 @@ class ZmqDriver(Driver):
                     raise Unreachable(f"no receiver serves {run.path}: start rpclib-zmq-receiver")
                 await run.start(["--idle-exit", str(options.idle_exit), *options.arguments()])
                 continue
-            driver = cls(run, events)
+            driver = cls(run, observer)
             try:
                 await driver._greet(options)
                 return driver
@@ -106,26 +118,21 @@ class ZmqDriver(Driver):
                 raise
         raise Unreachable(f"no receiver serves {run.path} within {_STARTING:.0f} s, see {run.log}")
 
-    def route(self, address: Address) -> ZmqRoute:
+    def route(self, address: Address, *, must_arrive: bool = False) -> ZmqRoute:
         return self._outbox.route(name_of(address))
 
     def send(self, route: Any, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
-        if self._error is not None:
-            self._check()
+        if self.ending.error is not None:
+            self.ending.check()
         if len(body) > self.max_body:
             raise MessageTooLarge(f"{len(body)} bytes; at most {self.max_body} travel")
         if self._outbox.put(route, body, ttl, tag):
             self._weigh()
 
-    async def drain(self) -> None:
-        while self.congested:
-            self._check()
-            await self._uncongested.wait()
-
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         number = self._questions.number()
         if address.kind is Kind.INBOX:
-            address = Address(Kind.INBOX, address.exchange, key=f"{self._inbox_prefix}{number:x}")
+            address = Address.inbox(f"{self._inbox_prefix}{number:x}")
         subscription = ZmqSubscription(self, number, address, prefetch, arrived)
         self._arrivals.subscriptions[number] = subscription
         try:
@@ -140,24 +147,27 @@ class ZmqDriver(Driver):
 
     async def close(self, *, flush: bool = True) -> None:
         try:
-            if self._error is None and self._begun and self._farewell is None:
-                await self._say_goodbye(flush)
+            if self.ending.close():
+                self._silence(ConnectionLost("the session was closed"))
+                if self._begun:
+                    await self._say_goodbye(flush)
         finally:
-            self._end(ConnectionLost("the session was closed"))
+            self._shut()
+            await self.ending.join()
 
     def sever(self) -> None:
         self._lost("severed")
 
     async def ask(self, kind: int, number: int, name: bytes = b"", value: int = 0) -> int:
         """Put a question and return its answer's value. Raises ConnectionLost, and TransportError for a refusal."""
-        self._check()
+        self.ending.check()
         with self._questions.asked(number) as answer:
             self._say(kind, number, name, value)
             return await answer
 
     def release(self, number: int) -> None:
         """Forget a subscription; the receiver gives what it did not take to others."""
-        if self._arrivals.subscriptions.pop(number, None) is not None and self._error is None:
+        if self._arrivals.subscriptions.pop(number, None) is not None and self.ending.error is None:
             self._say(header.RELEASE, number)
 
     async def _greet(self, options: ZmqOptions) -> None:
@@ -178,14 +188,13 @@ class ZmqDriver(Driver):
 
     async def _say_goodbye(self, flush: bool) -> None:
         """End the session in order. Returns when the receiver has everything, or does not answer in time."""
-        self._farewell = self._loop.create_future()
+        self._emptied.full(flush and self._outbox.waiting > 0)
+        self._farewell.full(True)
         try:
             async with asyncio.timeout(_FAREWELL):
-                if flush and self._outbox.waiting:
-                    self._weigh()
-                    await self.drain()
+                await self._emptied.room()
                 self._say(header.BYE)
-                await self._farewell
+                await self._farewell.room()
         except TimeoutError:
             left = self._outbox.waiting
             log.warning(
@@ -194,10 +203,6 @@ class ZmqDriver(Driver):
         except ConnectionLost as error:
             log.warning("%s while closing; %d messages were not sent", error, self._outbox.waiting)
 
-    def _check(self) -> None:
-        if self._error is not None:
-            raise type(self._error)(str(self._error))
-
     def _say(self, kind: int, number: int = 0, name: bytes = b"", value: int = 0) -> None:
         """Send a record that is no message, after what was taken before it."""
         self.credits.tell()
@@ -205,15 +210,12 @@ class ZmqDriver(Driver):
 
     def _weigh(self) -> None:
         """See whether senders have to wait, and whether nothing new will come from here."""
-        closing = self._farewell is not None
-        self.congested = self._outbox.full or self._hushed or (closing and self._outbox.waiting > 0)
-        if self.congested:
-            self._uncongested.clear()
-        else:
-            self._uncongested.set()
-        if self._unconfirmed and not self._outbox.waiting:
-            self._say(header.LEAVING, self._unconfirmed)
-            self._unconfirmed = 0
+        self.gate.full(self._outbox.full or self._hushed)
+        if not self._outbox.waiting:
+            self._emptied.full(False)
+            if self._unconfirmed:
+                self._say(header.LEAVING, self._unconfirmed)
+                self._unconfirmed = 0
 
     def _on_batch(self, data: bytes) -> None:
         self._pulse.silent = 0
@@ -231,13 +233,13 @@ class ZmqDriver(Driver):
         kind, number = record.kind, record.number
         if kind == header.ACCEPTED:
             self._outbox.accepted(number, record.value, record.ttl)
-            if self.congested:
+            if self.gate.shut or self._emptied.shut:
                 self._weigh()
         elif kind == header.UNDELIVERABLE:
             reason = f"{record.name.decode(errors='replace')} at the receiver in {self._run.path}"
-            self._events.undeliverable(record.payload, reason)
+            self.ending.tell(self._observer.undeliverable, record.payload, reason)
         elif kind == header.LOST:
-            self._events.worker_lost(record.tag)
+            self.ending.tell(self._observer.worker_lost, record.tag)
         elif kind in (header.SUBSCRIBED, header.STOPPED, header.COUNTED):
             self._questions.answered(number, record.value)
         elif kind == header.LEAVING:
@@ -255,13 +257,12 @@ class ZmqDriver(Driver):
 
     def _dismissed(self) -> None:
         """The receiver confirms the end of the session, or ends it because it leaves."""
-        if self._farewell is None:
+        if self.ending.error is None:
             self._say(header.BYE)
             self._channel.flush()
             self._channel.close(linger=_LAST_WORD)
             self._lost(f"the receiver in {self._run.path} left")
-        elif not self._farewell.done():
-            self._farewell.set_result(None)
+        self._farewell.full(False)
 
     def _refused(self, number: int, reason: str) -> None:
         if number:
@@ -279,23 +280,25 @@ class ZmqDriver(Driver):
             self._lost(f"the receiver in {self._run.path} {what}")
 
     def _lost(self, reason: str) -> None:
-        """End the session, and tell in a later turn: what has arrived is taken before calls are given up."""
-        if self._error is None:
-            error = ConnectionLost(reason)
-            self._end(error)
-            if self._farewell is None:
-                self._loop.call_soon(self._events.lost, error)
+        """The session ended by itself."""
+        error = ConnectionLost(reason)
+        self._emptied.end(error)
+        self._farewell.end(error)
+        self.ending.lose(error)
 
-    def _end(self, error: TransportError) -> None:
-        """Close the connection and wake everybody who waits. Idempotent."""
-        if self._error is not None:
-            return
-        self._error = error
+    def _let_go(self, error: TransportError) -> None:
+        self._silence(error)
+        self._shut()
+
+    def _silence(self, error: TransportError) -> None:
+        """Wake everybody who waits; nothing is taken or told any more."""
+        self.gate.end(error)
+        self._outbox.end(error)
+        self._arrivals.end()
+        self._questions.fail(str(error))
+
+    def _shut(self) -> None:
+        """Close the connection. Idempotent."""
         self._channel.close()
         self.credits.close()
-        self._arrivals.end()
         self._pulse.stop()
-        self._questions.fail(str(error))
-        if self._farewell is not None and not self._farewell.done():
-            self._farewell.set_exception(ConnectionLost(str(error)))
-        self._uncongested.set()

@@ -65,8 +65,9 @@ ONE: Final = ord("O")
 ALL: Final = ord("A")
 INBOX: Final = ord("I")
 
-_LONGEST_TRANSIT = 24 * 3600 * 1000
+LONGEST_TRANSIT: Final = 24 * 3600 * 1000
 
+INBOX_KEYS: Final = re.compile(r"[0-9a-f]{1,32}\.[0-9a-f]{1,12}\.[0-9a-f]{1,12}")
 _NAME = re.compile(
     rb"O[A-Za-z0-9_-]{1,60}/[A-Za-z0-9_-]{1,80}/[A-Za-z0-9_.:@-]{0,100}"
     rb"|A[A-Za-z0-9_-]{1,60}/[A-Za-z0-9_-]{1,80}"
@@ -106,7 +107,7 @@ def name_of(address: Address) -> bytes:
         return f"O{address.exchange}/{address.topic}/{address.key}".encode()
     if address.kind is Kind.ALL:
         return f"A{address.exchange}/{address.topic}".encode()
-    return f"I{address.key}".encode()
+    return f"I{address.key}".encode(errors="replace")
 
 
 def is_name(name: bytes) -> bool:
@@ -134,7 +135,7 @@ def stamp(now: float) -> int:
 def age(stamped: int, now: float) -> int:
     """Milliseconds since a stamp: what a message spent in sockets, perhaps of a process that was stopped."""
     passed = (int(now * 1000) - stamped) & 0xFFFFFFFF
-    return passed if passed < _LONGEST_TRANSIT else 0  # else the other process has a clock of its own
+    return passed if passed < LONGEST_TRANSIT else 0  # else the other process has a clock of its own
 
 
 def read_json(payload: bytes) -> dict[str, Any]:

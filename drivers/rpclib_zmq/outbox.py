@@ -6,41 +6,50 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from rpclib_zmq.header import DATA, INBOX, milliseconds
+from rpclib.driver import Gate
+from rpclib_zmq.header import DATA, milliseconds
 from rpclib_zmq.records import PACK
+
+if TYPE_CHECKING:
+    from rpclib.errors import TransportError
 
 _WAITING = 1000
 _WAITING_BYTES = 4 * 1024 * 1024
+"""What may wait for one address, or for the window of the session, before senders are held."""
 _LANES = 4
 """Full lanes that fit into the window of the session as a whole."""
 
 
 class Lane:
-    """The messages to one address, or to all inboxes: what is slow there waits here and holds up no other lane.
+    """The messages to one address: what is slow there waits here and holds up no other lane.
 
     ``messages`` and ``size`` are the room it has left in the receiver: while there is any of both, one more message
     may go, however long it is.
     """
 
-    __slots__ = ("__weakref__", "messages", "number", "size", "waiting")
+    __slots__ = ("__weakref__", "gate", "messages", "number", "size", "waiting", "waiting_bytes")
 
     def __init__(self, number: int, messages: int, size: int) -> None:
         self.number = number
         self.messages = messages
         self.size = size
         self.waiting: deque[tuple[bytes, bytes, float | None, bytes, float]] = deque()
+        self.waiting_bytes = 0
+        self.gate = Gate()
 
 
 class ZmqRoute:
     """A name, and the lane of the messages to it."""
 
-    __slots__ = ("lane", "name")
+    __slots__ = ("gate", "lane", "name")
 
     def __init__(self, name: bytes, lane: Lane) -> None:
         self.name = name
         self.lane = lane
+        self.gate = lane.gate
 
 
 class Outbox:
@@ -69,28 +78,36 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether senders had better wait."""
-        return self.waiting >= _WAITING or self._waiting_bytes >= _WAITING_BYTES
+        """Whether all senders had better wait: the window of the session is used up, and much waits for it."""
+        used_up = self._messages <= 0 or self._size <= 0
+        return used_up and (self.waiting >= _WAITING or self._waiting_bytes >= _WAITING_BYTES)
 
     def route(self, name: bytes) -> ZmqRoute:
         """The route to a name; its lane lives while the route does or something is on its way."""
-        key = name if name[0] != INBOX else b"I"
-        lane = self._lanes.get(key)
+        lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[key] = Lane(next(self._numbers), self._window, self._window_bytes)
+            lane = self._lanes[name] = Lane(next(self._numbers), self._window, self._window_bytes)
         return ZmqRoute(name, lane)
 
     def put(self, route: ZmqRoute, body: bytes, ttl: float | None, tag: bytes) -> bool:
-        """Send a message, or keep it until there is room. True: senders had better wait."""
+        """Send a message, or keep it until there is room. True: all senders had better wait."""
         lane = route.lane
         if not lane.waiting and lane.messages > 0 and lane.size > 0 and self._messages > 0 and self._size > 0:
             self._send(lane, route.name, body, 0 if ttl is None else milliseconds(ttl), 0, tag)
             return False
         lane.waiting.append((route.name, body, ttl, tag, monotonic()))
         self._busy[lane.number] = self._blocked[lane.number] = lane
+        lane.waiting_bytes += len(body)
         self.waiting += 1
         self._waiting_bytes += len(body)
+        if len(lane.waiting) >= _WAITING or lane.waiting_bytes >= _WAITING_BYTES:
+            lane.gate.full(True)
         return self.full
+
+    def end(self, error: TransportError) -> None:
+        """The session is over: nobody waits to send any more."""
+        for lane in self._lanes.values():
+            lane.gate.end(error)
 
     def accepted(self, number: int, messages: int, size: int) -> None:
         """That much of a lane, or with 0 of all lanes, left the receiver's queues: send what waits."""
@@ -113,11 +130,14 @@ class Outbox:
             name, body, ttl, tag, since = waiting.popleft()
             self.waiting -= 1
             self._waiting_bytes -= len(body)
+            lane.waiting_bytes -= len(body)
             waited = monotonic() - since
             if ttl is None:
                 self._send(lane, name, body, 0, int(waited * 1000), tag)
             elif ttl > waited:
                 self._send(lane, name, body, milliseconds(ttl - waited), int(waited * 1000), tag)
+        if lane.gate.shut and len(waiting) <= _WAITING // 2 and lane.waiting_bytes <= _WAITING_BYTES // 2:
+            lane.gate.full(False)
         if not waiting:
             self._blocked.pop(lane.number, None)
 

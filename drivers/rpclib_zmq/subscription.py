@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from rpclib.address import Address
-from rpclib.driver import Delivery, Subscription
+from rpclib.driver import Delivery
+from rpclib.driverkit import ReceiveBuffer
+from rpclib.errors import ConnectionLost
 from rpclib_zmq import header
-from rpclib_zmq.header import age
 
 if TYPE_CHECKING:
     from rpclib_zmq.driver import ZmqDriver
@@ -19,60 +19,32 @@ _PREFETCH = 1000
 """What the receiver hands over at most before messages are taken, where the prefetch is higher or there is none."""
 
 
-class ZmqDelivery(Delivery):
-    """A message with its times as they came, in milliseconds; ``waited`` is in seconds once it has been taken."""
-
-    __slots__ = ("stamped", "ttl")
-
-    def __init__(self, body: bytes, redelivered: bool, ttl: int, waited: int, stamped: int) -> None:
-        self.body = body
-        self.redelivered = redelivered
-        self.ttl = ttl
-        self.waited = waited
-        self.stamped = stamped
-
-
-class ZmqSubscription(Subscription):
+class ZmqSubscription(ReceiveBuffer):
     """Holds at most ``prefetch`` messages; the rest waits in the receiver, where others can get it."""
 
     def __init__(
         self, session: ZmqDriver, number: int, address: Address, prefetch: int, arrived: Callable[[], None]
     ) -> None:
-        self.address = address
-        self.arrived = arrived
-        self.items: deque[ZmqDelivery] = deque()
-        """What has arrived."""
+        super().__init__(address, min(prefetch or _PREFETCH, _PREFETCH), arrived)
         self._session = session
         self._number = number
-        self._prefetch = min(prefetch or _PREFETCH, _PREFETCH)
-        self._stopped = False
+        self._stopping: asyncio.Task[None] | None = None
 
-    @property
-    def waiting(self) -> int:
-        return len(self.items)
-
-    def take(self, limit: int) -> list[Delivery]:
-        items = self.items
-        taken: list[Delivery] = []
-        if not items:
-            return taken
-        now, size, before = monotonic(), 0, len(items)
-        while items and len(taken) < limit:
-            delivery = items.popleft()
-            size += len(delivery.body)
-            passed = age(delivery.stamped, now)
-            if not delivery.ttl or passed < delivery.ttl:
-                delivery.waited = (delivery.waited + passed) / 1000
-                taken.append(delivery)
-        self._session.credits.add(self._number, before - len(items), size, self._prefetch - len(items))
-        return taken
+    def left(self, taken: list[Delivery], count: int, size: int) -> None:
+        self._session.credits.add(self._number, count, size, self.prefetch - len(self.held))
 
     async def stop(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            await self._session.ask(header.STOP, self._number)
+        if self._stopping is None:
+            self._stopping = self._session.ending.start(self._stop())
+        await asyncio.wait([self._stopping])
 
     async def close(self) -> None:
-        self._stopped = True
-        self.items.clear()
+        self.end()
         self._session.release(self._number)
+
+    async def _stop(self) -> None:
+        try:
+            await self._session.ask(header.STOP, self._number)
+        except ConnectionLost:
+            pass  # then nothing comes either
+        self.silence()

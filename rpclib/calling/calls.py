@@ -121,12 +121,12 @@ class Calls:
         """End every call that is under way with ``error``. Those that came back wait to be sent again."""
         for call in list(self.table.values()):
             if call.returned is None:
-                call.fail(_copy(error, call))
+                call.fail(errors.again(error, f"{error} (while waiting for {call})"))
 
     def close(self, error: TransportError) -> None:
         """End every call with ``error``."""
         for call in list(self.table.values()):
-            call.fail(_copy(error, call))
+            call.fail(errors.again(error, f"{error} (while waiting for {call})"))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -166,14 +166,6 @@ class Calls:
                 "Is the server busy, or the timeout too short?"
             )
         )
-
-
-def _copy(error: TransportError, call: Call) -> TransportError:
-    """The error for one call: exceptions raised in several tasks must not be one object."""
-    text = f"{error} (while waiting for {call})"
-    if isinstance(error, errors.MaybeExecuted):
-        return type(error)(text, maybe_executed=error.maybe_executed)
-    return type(error)(text)
 
 
 def rebuild(failure: Failure) -> Exception:

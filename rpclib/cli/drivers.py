@@ -36,13 +36,29 @@ WORDS = {
         "a call whose server dies fails at once",
         "a call whose server dies ends by its timeout",
     ),
+    Capability.PEER_GONE: (
+        "a server can tell that its caller has gone",
+        "a server cannot tell that its caller has gone",
+    ),
     Capability.EXPIRES: (
         "expired requests are not delivered",
         "expired requests are delivered, but not started",
     ),
+    Capability.AGES: (
+        "all the time that a request waits counts for its deadline",
+        "the time that a request waits in the backend does not count for its deadline",
+    ),
     Capability.ORDERED: (
         "requests from one client arrive in order",
         "requests may arrive in any order",
+    ),
+    Capability.EXCHANGES: (
+        "exchanges keep equal topics apart",
+        "equal topics of different exchanges are one",
+    ),
+    Capability.ALL_TYPES: (
+        "values of every documented type travel",
+        "values of some documented types do not travel",
     ),
     Capability.CROSS_PROCESS: (
         "reached from other processes",

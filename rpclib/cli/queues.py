@@ -12,7 +12,7 @@ import click
 
 from rpclib.cli import output
 from rpclib.cli.command import Command, connects, prints, quiet
-from rpclib.driver import Admin, Queue
+from rpclib.driver import Admin, QueueInfo
 from rpclib.errors import ConfigError, NoServer
 from rpclib.operations import admin
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-Split = tuple[list[Queue], list[Queue]]
+Split = tuple[list[QueueInfo], list[QueueInfo]]
 
 DONE = {"purge": "purged", "delete": "deleted"}
 
@@ -116,7 +116,7 @@ def _clear(
         click.get_current_context().exit(1)
 
 
-async def _match(session: Admin, exchange: str, pattern: str) -> list[Queue]:
+async def _match(session: Admin, exchange: str, pattern: str) -> list[QueueInfo]:
     """The queues that match. Raises NoServer when there are none."""
     found = await session.queues(exchange)
     matching = [queue for queue in found if fnmatchcase(queue.name, pattern)]
@@ -125,10 +125,10 @@ async def _match(session: Admin, exchange: str, pattern: str) -> list[Queue]:
     return matching
 
 
-def _split(verb: str, found: Iterable[Queue]) -> Split:
+def _split(verb: str, found: Iterable[QueueInfo]) -> Split:
     """The queues to work on, and those to keep."""
-    chosen: list[Queue] = []
-    kept: list[Queue] = []
+    chosen: list[QueueInfo] = []
+    kept: list[QueueInfo] = []
     for queue in found:
         (kept if verb == "delete" and queue.consumers else chosen).append(queue)
     return chosen, kept
@@ -144,7 +144,7 @@ async def _carry_out(session: Admin, verb: str, exchange: str, names: Collection
             dropped = await (session.purge if verb == "purge" else session.delete)(queue.name)
         except NoServer:
             continue  # gone by itself this moment
-        done.append(Queue(queue.name, dropped, queue.consumers))
+        done.append(QueueInfo(queue.name, dropped, queue.consumers))
     return done, kept
 
 
@@ -169,7 +169,7 @@ def _confirm(question: str) -> None:
     click.get_current_context().exit(1)
 
 
-def _print_table(found: Iterable[Queue]) -> None:
+def _print_table(found: Iterable[QueueInfo]) -> None:
     from rich.table import Table
 
     table = Table("queue", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -185,11 +185,11 @@ def _say(text: str) -> None:
     output.console().print(output.printable(text), soft_wrap=True)
 
 
-def _row(queue: Queue) -> dict[str, object]:
+def _row(queue: QueueInfo) -> dict[str, object]:
     return {"name": queue.name, "messages": queue.messages, "consumers": queue.consumers}
 
 
-def _total(found: Collection[Queue]) -> str:
+def _total(found: Collection[QueueInfo]) -> str:
     messages = sum(queue.messages for queue in found)
     return f"{_count(len(found), 'queue')} with {_count(messages, 'message')}"
 

@@ -93,6 +93,8 @@ def check(driver: type[Driver], what: str = "the driver") -> type[Driver]:
     options = getattr(driver, "options", None)
     if not (inspect.isclass(options) and issubclass(options, BaseModel)):
         raise broken(f"{name}.options is not a pydantic model class")
+    if not isinstance(getattr(driver, "inbox_keys", None), re.Pattern):
+        raise broken(f"{name}.inbox_keys is not a compiled pattern")
     return driver
 
 

@@ -54,7 +54,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Resolved:
-    """A complete configuration.
+    """A complete configuration, which the driver has found possible.
 
     ``url`` says where to connect: with its password, and without its query, which went into ``settings`` and
     ``options`` (an instance of ``driver.options``). ``sources`` tells where a value that is no default was
@@ -66,6 +66,9 @@ class Resolved:
     options: BaseModel = field(repr=False)
     settings: Settings
     sources: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        self.driver.check(self.url, self.options)
 
 
 def resolve(

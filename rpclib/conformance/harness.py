@@ -20,11 +20,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self.returned: list[bytes] = []
+        self.refusals: list[tuple[bytes, TransportError]] = []
         self.lost_tags: list[bytes] = []
         self.losses: list[TransportError] = []
 
     def undeliverable(self, body: bytes, reason: str) -> None:
         self.returned.append(body)
+
+    def refused(self, body: bytes, error: TransportError) -> None:
+        self.refusals.append((body, error))
 
     def worker_lost(self, tag: bytes) -> None:
         self.lost_tags.append(tag)

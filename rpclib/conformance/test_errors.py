@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.conformance.harness import Harness
 from rpclib.conformance.service import Refused, Service
 from rpclib.testing.inside import inside
@@ -130,6 +130,6 @@ async def test_garbage_does_not_stop_a_server(harness: Harness) -> None:
         bodies = [b"", b"\xc1", b"\x93\x02\x01\xc4\x00", b"GET / HTTP/1.1", b"\xdd\xff\xff\xff\xff", b"\x91" * 5000]
         for body in bodies:
             driver.send(driver.route(harness.one("t")), body, 5)
-            driver.send(driver.route(Address(Kind.INBOX, "", key=key)), body, 5)
+            driver.send(driver.route(Address.inbox(key)), body, 5)
         await harness.until(lambda: rpc.counters.bad_envelopes == 2 * len(bodies), "all garbage counted")
         assert await rpc.client("t").call("who") == "ok"

@@ -46,7 +46,7 @@ async def test_inboxes_are_private(harness: Harness) -> None:
         ]
         assert len({inbox.address.key for inbox in inboxes}) == 3
         for number, inbox in enumerate(inboxes):
-            two.send(two.route(Address(Kind.INBOX, "", key=inbox.address.key)), b"%d" % number, None)
+            two.send(two.route(Address.inbox(inbox.address.key)), b"%d" % number, None)
         assert [(await inbox.receive())[0].body for inbox in inboxes] == [b"0", b"1", b"2"]
 
 
@@ -158,7 +158,7 @@ async def test_expired_messages_are_not_delivered(harness: Harness) -> None:
 
 @needs(Capability.UNROUTABLE)
 async def test_unroutable_is_reported(harness: Harness) -> None:
-    """What is sent to a ONE address nobody ever served comes back through `Events.undeliverable`, after `send`."""
+    """What is sent to a ONE address nobody ever served is reported to `Observer.undeliverable`, after `send`."""
     async with session(harness) as (one, events):
         one.send(one.route(harness.one("nobody")), b"lost", 5, b"t" * 16)
         assert events.returned == []
@@ -260,7 +260,7 @@ async def test_close_flushes(harness: Harness) -> None:
 
 
 async def test_flood_is_bounded(harness: Harness) -> None:
-    """A sender that outruns everybody becomes `congested`; `drain` returns, and nothing is lost on the way."""
+    """A sender that outruns everybody meets a shut gate; `Gate.room` returns, and nothing is lost on the way."""
     async with session(harness) as (one, _), session(harness) as (two, _):
         subscription = await tap(one, harness.one("t"), prefetch=100)
         route, body, sent, taken = two.route(harness.one("t")), b"x" * 1000, 0, 0
@@ -273,13 +273,13 @@ async def test_flood_is_bounded(harness: Harness) -> None:
             return count
 
         consumer = asyncio.create_task(consume())
-        was_congested = False
+        was_shut = False
         while sent < 20_000:
-            if two.congested:
-                was_congested = True
-                await two.drain()
+            for gate in (two.gate, route.gate):
+                was_shut = was_shut or gate.shut
+                await gate.room()
             two.send(route, body, None)
             sent += 1
         taken = await consumer
-        assert was_congested, "20,000 sends in one loop turn never met a bound"
+        assert was_shut, "20,000 sends in one loop turn never met a bound"
         assert taken == sent

@@ -8,23 +8,24 @@ drivers. States: closed -> opening -> open <-> reopening -> closed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rpclib.address import Address
-from rpclib.driver import Driver
+from rpclib.driver import Capability, Driver
 from rpclib.errors import (
     AccessDenied,
+    CapabilityMissing,
     ConfigError,
     ConnectionLost,
     ForkError,
     TransportClosed,
     TransportError,
     Unreachable,
+    again,
 )
 from rpclib.link import backoff
 from rpclib.link.intake import Intake
@@ -37,6 +38,8 @@ log = logging.getLogger("rpclib")
 
 _all: weakref.WeakSet[Connection] = weakref.WeakSet()
 
+_CLOSE_WITHIN = 10.0
+"""Seconds that a lost session has to close before the next is opened."""
 _STABLE = 5.0
 """A session that lasted this many seconds was a good one: the next loss starts the back-off anew."""
 
@@ -45,10 +48,13 @@ class ConnectionObserver:
     """What a connection reports. Plain calls on the loop; they return at once and never raise."""
 
     def undeliverable(self, body: bytes, reason: str) -> None:
-        """See `rpclib.driver.Events`."""
+        """See `rpclib.driver.Observer`."""
+
+    def refused(self, body: bytes, error: TransportError) -> None:
+        """See `rpclib.driver.Observer`."""
 
     def worker_lost(self, tag: bytes) -> None:
-        """See `rpclib.driver.Events`."""
+        """See `rpclib.driver.Observer`."""
 
     def opened(self, driver: Driver) -> None:
         """A session is there, the first one too. What was subscribed is subscribed again."""
@@ -70,6 +76,9 @@ class _Session:
     def undeliverable(self, body: bytes, reason: str) -> None:
         self._connection.observer.undeliverable(body, reason)
 
+    def refused(self, body: bytes, error: TransportError) -> None:
+        self._connection.observer.refused(body, error)
+
     def worker_lost(self, tag: bytes) -> None:
         self._connection.observer.worker_lost(tag)
 
@@ -86,14 +95,18 @@ class _Session:
 
 
 class Connection:
-    """Keeps one session open between `open` and `close`. ``driver`` is that session's, None while there is none."""
+    """Keeps one session open between `open` and `close`. ``driver`` is that session's, None while there is none.
 
-    def __init__(self, resolved: Resolved) -> None:
+    A session that lacks one of the capabilities in ``require`` is not used.
+    """
+
+    def __init__(self, resolved: Resolved, require: Iterable[Capability] = ()) -> None:
         self.driver: Driver | None = None
         self.blocked: str | None = None
         self.observer = ConnectionObserver()
         self.closed = True
         self._resolved = resolved
+        self._require = tuple(require)
         self._urls = _urls(resolved)
         self._turn = 0
         self._intakes: list[Intake] = []
@@ -128,7 +141,7 @@ class Connection:
         limit = self._resolved.settings.connect_timeout
         try:
             async with asyncio.timeout(limit):
-                await self._reopen(give_up=(AccessDenied, ConfigError, TransportClosed))
+                await self._reopen(give_up=(AccessDenied, ConfigError))
         except TimeoutError:
             self.closed = True
             raise self.unreachable(limit) from None
@@ -202,6 +215,11 @@ class Connection:
         self._inherited, self.driver = self.driver, None
         self._is_child = True
 
+    def _check_capabilities(self, driver: Driver) -> None:
+        missing = [item.value for item in self._require if item not in driver.capabilities]
+        if missing:
+            raise CapabilityMissing(f"this backend does not do {', '.join(missing)}")
+
     def _check_usable(self) -> None:
         if self._is_child:
             raise ForkError(
@@ -236,9 +254,14 @@ class Connection:
 
     async def _replace(self, driver: Driver | None) -> None:
         if driver is not None:
-            with contextlib.suppress(Exception):  # whatever is wrong with it, it is over
-                await driver.close(flush=False)
-        await self._reopen(give_up=(TransportClosed,))
+            try:
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await driver.close(flush=False)
+            except TimeoutError:
+                log.error("the lost session with %s did not close within %.0f s", self.host, _CLOSE_WITHIN)
+            except Exception:  # whatever is wrong with it, it is over
+                log.exception("the lost session with %s did not close", self.host)
+        await self._reopen(give_up=())
 
     async def _reopen(self, give_up: tuple[type[Exception], ...]) -> None:
         while True:
@@ -248,10 +271,13 @@ class Connection:
             try:
                 await self._open_session(self._urls[self._turn], host)
                 return
-            except give_up:
+            except TransportClosed:
                 raise
-            except TransportError as error:
-                self._failed(host, error, _now() - began)
+            except give_up as error:
+                raise type(error)(f"{host}: {error}") from error
+            except (TransportError, ConfigError) as error:
+                known = error if isinstance(error, TransportError) else Unreachable(str(error))
+                self._failed(host, known, _now() - began)
             except Exception as error:
                 log.exception("the driver broke its contract while connecting to %s", host)
                 self._failed(host, Unreachable(f"{type(error).__name__}: {error}"), _now() - began)
@@ -269,10 +295,11 @@ class Connection:
         driver = await self._resolved.driver.open(url, self._resolved.options, session)
         session.driver = driver
         try:
+            self._check_capabilities(driver)
             for intake in list(self._intakes):  # a server that stops meanwhile takes its own out
                 await intake.attach(driver)
             if session.error is not None:
-                raise session.error
+                raise again(session.error)
             self._check_usable()
         except BaseException:
             for intake in self._intakes:

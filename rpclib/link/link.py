@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from rpclib.driver import Driver
+from rpclib.driverkit.clock import clock_of
 from rpclib.errors import BadEnvelope, MessageTooLarge
 from rpclib.link.connection import Connection
 from rpclib.link.counters import Counters
@@ -47,6 +48,7 @@ class Link:
         "counters",
         "ids",
         "inbox",
+        "is_inbox_key",
         "loop",
         "max_body",
         "now",
@@ -66,6 +68,8 @@ class Link:
         """The clock of all deadlines and ages: the time of the loop."""
         self.max_body = MAX_BODY
         """The longest envelope that can be sent, in bytes."""
+        self.is_inbox_key: Callable[[str], object] = bool
+        """Whether a text looks like the key of an inbox of this driver."""
         self.short = LONG
         """Bytes up to which an envelope is neither long (see `rpclib.memory`) nor too long."""
 
@@ -78,6 +82,7 @@ class Link:
         """A session was opened, the first one or a later one."""
         self.max_body = min(MAX_BODY, driver.max_body)
         self.short = min(LONG, self.max_body)
+        self.is_inbox_key = driver.inbox_keys.fullmatch
         self.inbox.opened()
         if self._was_open:
             self.counters.reconnects += 1
@@ -100,8 +105,3 @@ class Link:
         """Count and log a message that is dropped because it does not parse."""
         self.counters.bad_envelopes += 1
         log.warning("dropped a message: %s", error)
-
-
-def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """The cheapest function that returns the time of ``loop``: for asyncio's own loops, the one they call."""
-    return monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.driver import Capability, Driver
 from rpclib.errors import ConnectionLost
 from rpclib.link.link import Link
@@ -36,9 +36,9 @@ class Loopback:
             return
         if driver is not self._driver:
             self._driver, self._sent = driver, None
-            self._sender = Sender(link, Address(Kind.INBOX, "", key=link.inbox.key))
+            self._sender = Sender(link, Address.inbox(link.inbox.key))
         assert self._sender is not None
-        if self._returned == self._sent or self._sent is None or link.connection.blocked or driver.congested:
+        if self._returned == self._sent or self._sent is None or link.connection.blocked or driver.gate.shut:
             self._silent = 0
             self._sent = link.ids.next()
             self._sender.push(encode_alive(self._sent), None)

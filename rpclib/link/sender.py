@@ -11,12 +11,18 @@ from rpclib.link.link import Link
 
 
 class Sender:
-    """Sends to one address, on whichever session is live. Everything the core sends goes through one."""
+    """Sends to one address, on whichever session is live. Everything the core sends goes through one.
 
-    __slots__ = ("_driver", "_link", "_route", "address")
+    ``must_arrive``: as in `Driver.route`.
+    """
 
-    def __init__(self, link: Link, address: Address) -> None:
+    __slots__ = ("_driver", "_link", "_must_arrive", "_route", "_unprepared", "address")
+
+    def __init__(self, link: Link, address: Address, *, must_arrive: bool = False) -> None:
         self.address = address
+        self._must_arrive = must_arrive
+        self._unprepared = False
+        """The driver has to prepare the route of the live session before the first message."""
         self._link = link
         self._driver: Driver | None = None
         self._route: Route
@@ -25,10 +31,13 @@ class Sender:
         """Hand a message to the driver, as `Driver.send`. False if that has to wait: there is no session, it was
         found dead just now, or it has no room. Raises what else the driver raises."""
         driver = self._link.connection.driver
-        if driver is None or driver.congested:
+        if driver is None or driver.gate.shut:
+            return False
+        route = self._route if driver is self._driver else self._routed(driver)
+        if route.gate.shut or self._unprepared:
             return False
         try:
-            driver.send(self._route if driver is self._driver else self._routed(driver), body, ttl, tag)
+            driver.send(route, body, ttl, tag)
         except ConnectionLost as error:
             self._link.connection.dead(driver, error)
             return False
@@ -58,9 +67,8 @@ class Sender:
             async with asyncio.timeout(seconds):
                 while True:
                     driver = await link.connection.session()
-                    if not driver.congested:
+                    if await self._has_room(driver):
                         return max(0.001, seconds - (link.now() - began))
-                    await self._room(driver)
         except TimeoutError:
             if link.connection.driver is None:
                 raise link.connection.unreachable(seconds) from None
@@ -70,14 +78,27 @@ class Sender:
                 f"({reason})"
             ) from None
 
-    async def _room(self, driver: Driver) -> None:
+    async def _has_room(self, driver: Driver) -> bool:
+        """Wait for what keeps a message from this session now; True if nothing does."""
+        route = self._routed(driver)
         try:
-            await driver.drain()
+            if self._unprepared:
+                await driver.prepare(route)
+                if driver is self._driver:
+                    self._unprepared = False
+            elif driver.gate.shut:
+                await driver.gate.room()
+            elif route.gate.shut:
+                await route.gate.room()
+            else:
+                return True
         except ConnectionLost as error:
             self._link.connection.dead(driver, error)
+        return False
 
     def _routed(self, driver: Driver) -> Route:
         """The route to the address, which each session prepares once."""
         if driver is not self._driver:
-            self._route, self._driver = driver.route(self.address), driver
+            self._route, self._driver = driver.route(self.address, must_arrive=self._must_arrive), driver
+            self._unprepared = type(driver).prepare is not Driver.prepare
         return self._route

@@ -6,10 +6,11 @@ import logging
 import traceback
 from typing import Any
 
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.context import Context
 from rpclib.errors import (
     REGISTERED,
+    BadEnvelope,
     MessageTooLarge,
     RemoteError,
     RpcError,
@@ -39,7 +40,8 @@ class Replies:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._senders: dict[str | None, Sender] = {}
+        self.senders: dict[str | None, Sender] = {}
+        """By the key of the inbox. Each key that is here looks like one of this backend."""
 
     def result(self, request: Request, result: Any) -> bytes:
         """The answer that carries ``result``, or the error that says why it cannot travel."""
@@ -54,9 +56,15 @@ class Replies:
             return refusal(request, error)
         return body
 
+    def check(self, request: Request) -> None:
+        """Raise BadEnvelope for a call whose reply_to cannot be an inbox of this backend: a key comes from the
+        wire, and must not lead anywhere else."""
+        if not self._link.is_inbox_key(request.reply_to or ""):
+            raise BadEnvelope(f"{request.method[:80]} was called with a reply_to that is no inbox of this backend")
+
     def answer_now(self, request: Request, body: bytes) -> bool:
         """Send an answer if that needs no waiting. False if it does, or the dead session has not taken it."""
-        sender = self._senders.get(request.reply_to) or self._sender(request.reply_to)
+        sender = self.senders.get(request.reply_to) or self._sender(request.reply_to)
         try:
             return sender.send(body, None, request.id)
         except TransportError as error:
@@ -88,12 +96,12 @@ class Replies:
         log.warning("no answer to %s from %s: %s", request.method[:80], request.caller, error)
 
     def _sender(self, reply_to: str | None) -> Sender:
-        sender = self._senders.get(reply_to)
+        sender = self.senders.get(reply_to)
         if sender is None:
-            if len(self._senders) >= SENDERS:
-                self._senders.clear()
-            address = Address(Kind.INBOX, "", key=reply_to or "")
-            sender = self._senders[reply_to] = Sender(self._link, address)
+            if len(self.senders) >= SENDERS:
+                self.senders.clear()
+            address = Address.inbox(reply_to or "")
+            sender = self.senders[reply_to] = Sender(self._link, address)
         return sender
 
 

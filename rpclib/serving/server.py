@@ -20,7 +20,6 @@ from rpclib.serving.crew import Crew
 from rpclib.serving.endpoints import Endpoints
 from rpclib.serving.handover import Handover
 from rpclib.serving.replies import Replies
-from rpclib.serving.run import Runner
 from rpclib.serving.workers import Workers
 
 log = logging.getLogger("rpclib")
@@ -64,7 +63,7 @@ class Server:
         self._link = link
         self._on_stopped = on_stopped
         self._handover = Handover(link, replies, self.target)
-        self._running = Workers(link, crew, self.endpoints, Runner(link, replies, workers), workers)
+        self._running = Workers(link, crew, self.endpoints, replies, workers)
         self._intakes: list[Intake] = []
         self._stopped = asyncio.Event()
         self._stopping = False

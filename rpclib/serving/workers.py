@@ -11,6 +11,7 @@ from rpclib.link.intake import Intake
 from rpclib.link.link import Link
 from rpclib.serving.crew import Crew
 from rpclib.serving.endpoints import Endpoints
+from rpclib.serving.replies import Replies
 from rpclib.serving.run import Runner, may_have_run
 from rpclib.wire.envelope import decode
 from rpclib.wire.request import Request
@@ -24,7 +25,7 @@ _CANCEL_WITHIN = 5.0
 class Workers:
     """Takes deliveries and has their requests run by the transport's `Crew`, at most ``limit`` at a time."""
 
-    def __init__(self, link: Link, crew: Crew, endpoints: Endpoints, runner: Runner, limit: int) -> None:
+    def __init__(self, link: Link, crew: Crew, endpoints: Endpoints, replies: Replies, limit: int) -> None:
         self.limit = limit
         self.count = 0
         """Requests that were started and have not ended."""
@@ -33,7 +34,8 @@ class Workers:
         self._link = link
         self._crew = crew
         self._endpoints = endpoints
-        self._runner = runner
+        self._replies = replies
+        self._runner = Runner(link, replies, limit)
         self._backlogged: dict[Intake, None] = {}
         """Intakes where more has arrived than there was capacity for; the one that waits longest first."""
         self._pulling = False
@@ -84,6 +86,8 @@ class Workers:
             request = decode(delivery.body)
             if type(request) is not Request:
                 raise BadEnvelope("not a request")
+            if request.wants_answer and request.reply_to not in self._replies.senders:
+                self._replies.check(request)
         except BadEnvelope as error:
             self._link.bad_envelope(error)
             return

@@ -59,9 +59,7 @@ class Asker:
         return decode(body).id
 
     def answers(self, ident: bytes) -> list[Result | Failure]:
-        messages = [
-            sent.message for sent in self.world.sent if sent.address == Address(Kind.INBOX, "", key="caller")
-        ]
+        messages = [sent.message for sent in self.world.sent if sent.address == Address.inbox("caller")]
         return [one for one in messages if isinstance(one, (Result, Failure)) and one.id == ident]
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.link import backoff
 from rpclib.wire.answer import encode_result
 from rpclib.wire.request import Request
@@ -41,4 +41,4 @@ def connect(driver: type[Scripted], **settings: Any) -> rpclib.Transport:
 
 
 def reply(world: World, request: Request, value: Any) -> None:
-    world.session.deliver(Address(Kind.INBOX, "", key=request.reply_to or ""), encode_result(request.id, value))
+    world.session.deliver(Address.inbox(request.reply_to or ""), encode_result(request.id, value))

@@ -1,14 +1,16 @@
 """A driver whose every step the test decides: ``rpclib.connect("x://h1,h2", driver=scripted())``.
 
 It routes within its sessions of one class, so that clients and servers of it meet, and writes down what it was
-asked to do. The hooks on the class (`Scripted.world`) make it fail, hang or be congested.
+asked to do. The hooks on the class (`Scripted.world`) make it fail or
+hang; its gates are `Scripted.gate` and `Scripted.gates`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+import re
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -16,7 +18,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel
 
 from rpclib.address import Address, Kind
-from rpclib.driver import Capability, Delivery, Driver, Events, Route, Subscription
+from rpclib.driver import Capability, Delivery, Driver, Gate, Observer, Route, Subscription
 from rpclib.errors import ConnectionLost, TransportError
 from rpclib.url import TransportURL
 from rpclib.wire import envelope
@@ -78,29 +80,37 @@ class NoOptions(BaseModel):
 
 
 class Line(Route):
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, gate: Gate) -> None:
         self.address = address
+        self._gate = gate
+
+    @property
+    def gate(self) -> Gate:
+        return self._gate
 
 
 class Scripted(Driver):
     spi_version = 0
-    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    capabilities = frozenset()
     options = NoOptions
+    inbox_keys = re.compile(r"[a-z0-9-]+")
     max_body = 1 << 20
     world: ClassVar[World]
 
-    def __init__(self, events: Events) -> None:
-        self.events = events
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        self.gate = Gate()
+        self.gates: defaultdict[Address, Gate] = defaultdict(Gate)
+        """Those of addresses."""
         self.error: TransportError | None = None
         self.subscriptions: list[Tray] = []
-        self.room = asyncio.Event()
         self.closed = False
 
     @classmethod
-    async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
+    async def open(cls, url: TransportURL, options: BaseModel, observer: Observer) -> Self:
         host = ",".join(map(str, url.hosts))
         cls.world.opened.append(host)
-        session = cls(events)
+        session = cls(observer)
         cls.world.sessions.append(session)
         try:
             if cls.world.on_open is not None:
@@ -110,12 +120,11 @@ class Scripted(Driver):
             raise
         return session
 
-    def route(self, address: Address) -> Line:
-        return Line(address)
+    def route(self, address: Address, *, must_arrive: bool = False) -> Line:
+        return Line(address, self.gates[address])
 
     def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None:
-        if self.error is not None:
-            raise self.error
+        self._check()
         assert isinstance(route, Line)
         sent = Sent(route.address, body, ttl, tag)
         if self.world.on_send is not None:
@@ -132,25 +141,13 @@ class Scripted(Driver):
         for tray in trays if address.kind is Kind.ALL else trays[:1]:
             tray.put(Delivery(body, redelivered, waited))
 
-    async def drain(self) -> None:
-        while self.congested:
-            if self.error is not None:
-                raise self.error
-            self.room.clear()
-            await self.room.wait()
-
-    def uncongest(self) -> None:
-        self.congested = False
-        self.room.set()
-
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         if self.world.on_subscribe is not None:
             await self.world.on_subscribe(address)
-        if self.error is not None:
-            raise self.error
+        self._check()
         self.world.subscribed.append(address)
         if address.kind is Kind.INBOX:
-            address = Address(Kind.INBOX, "", key=f"inbox-{next(self.world.numbers)}")
+            address = Address.inbox(f"inbox-{next(self.world.numbers)}")
         self.subscriptions.append(Tray(self, address, arrived))
         return self.subscriptions[-1]
 
@@ -168,7 +165,11 @@ class Scripted(Driver):
         error = ConnectionLost(text)
         self._end(error)
         if told:
-            self.events.lost(error)
+            self.observer.lost(error)
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise ConnectionLost(str(self.error))
 
     def _end(self, error: TransportError) -> None:
         if self.error is None:
@@ -176,7 +177,8 @@ class Scripted(Driver):
             for tray in self.subscriptions:
                 tray.got.clear()
             self.subscriptions.clear()
-            self.room.set()
+            for gate in (self.gate, *self.gates.values()):
+                gate.end(error)
 
 
 class Tray(Subscription):
@@ -221,7 +223,7 @@ def returning(world: World, *, times: int = 10**9, reason: str = "no such queue"
     def on_send(session: Scripted, sent: Sent) -> None:
         if sent.address.kind is not Kind.INBOX and left[0] > 0:
             left[0] -= 1
-            asyncio.get_running_loop().call_soon(session.events.undeliverable, sent.body, reason)
+            asyncio.get_running_loop().call_soon(session.observer.undeliverable, sent.body, reason)
 
     world.on_send = on_send
 

@@ -72,7 +72,7 @@ def test_what_they_print_as() -> None:
     assert (str(Target("compute")), str(Target())) == ("compute", "?")
     assert str(target.one()) == '"compute.phantom" in exchange "nova"'
     assert str(target.all()) == '"compute" in exchange "nova" (all servers)'
-    assert str(Address(Kind.INBOX, "", key="k")) == "inbox k"
+    assert str(Address.inbox("k")) == "inbox k"
 
 
 @given(st.integers(0, 999_999_999), st.integers(0, 999_999_999))

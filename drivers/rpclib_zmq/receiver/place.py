@@ -237,7 +237,18 @@ class Everyone(Place):
 
 
 class Inbox(Everyone):
-    """The address of one subscription's replies."""
+    """The address of one subscription's replies. What waits when it goes comes back to its sender."""
+
+    def __init__(self, name: bytes, tally: Tally) -> None:
+        super().__init__(name, tally)
+        self._left: list[Message] = []
+
+    def remove(self, taker: Taker) -> None:
+        self._left += self._takers.pop(taker, ())
+
+    def orphans(self) -> list[Message]:
+        orphans, self._left = self._left, []
+        return orphans
 
     def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:
         """Hand over what need not wait, without making it a message: once it is sent, nobody asks for it again.

@@ -25,11 +25,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self.returned: list[tuple[bytes, str]] = []
+        self.refusals: list[tuple[bytes, TransportError]] = []
         self.blocks: list[str | None] = []
         self.losses: list[TransportError] = []
 
     def undeliverable(self, body: bytes, reason: str) -> None:
         self.returned.append((body, reason))
+
+    def refused(self, body: bytes, error: TransportError) -> None:
+        self.refusals.append((body, error))
 
     def worker_lost(self, tag: bytes) -> None:
         raise AssertionError("the driver does not declare PEER_LOSS")
@@ -77,7 +81,7 @@ async def ended(driver: AmqpDriver, events: Recorder, *words: str, within: float
     for refused in (
         driver.subscribe(one("x"), prefetch=1, arrived=lambda: None),
         driver.subscribers(one("x")),
-        driver.drain(),
+        driver.gate.room(),
     ):
         with pytest.raises(ConnectionLost):
             await refused

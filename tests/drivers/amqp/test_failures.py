@@ -54,7 +54,7 @@ async def test_replies_that_came_with_the_end_are_told(amqp_url: str, exchange: 
 
     def read_and_end(data: bytes) -> None:
         read(data)
-        driver._lose(ConnectionLost("the end"))
+        driver._ending.lose(ConnectionLost("the end"))
 
     driver._consuming._on_data_available = read_and_end  # type: ignore[method-assign, assignment]
     for body in (b"1", b"2"):
@@ -120,7 +120,7 @@ async def test_closed_channel_is_replaced(rabbit: Rabbit, exchange: str) -> None
 
 
 async def test_alarm_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
-    """While the broker takes nothing: `congested`, bounded memory, and receiving and asking go on. Then all of it
+    """While the broker takes nothing: a shut gate, bounded memory, and receiving and asking go on. Then all of it
     arrives."""
     async with session(rabbit.url) as (driver, events):
         subscription = await tap(driver, one(exchange), prefetch=0)
@@ -131,10 +131,10 @@ async def test_alarm_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
         try:
             driver.send(route, b"0", None)
             await until(lambda: events.blocks, "the broker's notice")
-            assert driver.congested
+            assert driver.gate.shut
             for number in range(1, 100):
                 driver.send(route, b"%d" % number, None)
-            draining = asyncio.create_task(driver.drain())
+            draining = asyncio.create_task(driver.gate.room())
             assert await driver.subscribers(one(exchange)) == 1
             other = await tap(driver, one(exchange, "other"), prefetch=1)
             await other.close()
@@ -143,7 +143,7 @@ async def test_alarm_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
             await rabbit.alarm(False)
         async with asyncio.timeout(10):
             await draining
-        assert not driver.congested
+        assert not driver.gate.shut
         assert [item.body for item in await subscription.receive(100)] == [b"%d" % n for n in range(100)]
         assert events.blocks == ["low on memory", None]
 
@@ -164,18 +164,18 @@ async def test_close_under_an_alarm_is_bounded(rabbit: Rabbit, exchange: str) ->
 
 
 async def test_full_buffer_is_back_pressure(rabbit: Rabbit, exchange: str) -> None:
-    """More than the high-water mark while nobody reads: `congested` at once, and `drain` returns afterwards."""
+    """More than the high-water mark while nobody reads: the gate shuts at once, and opens afterwards."""
     async with session(rabbit.url) as (driver, _):
         subscription = await tap(driver, inbox(exchange), prefetch=0)
         route = driver.route(subscription.address)
         sent = 0
         with rabbit.suspended():
-            while not driver.congested:
+            while not driver.gate.shut:
                 driver.send(route, b"x" * 100_000, None)
                 sent += 1
                 assert sent < 1000
-        await driver.drain()
-        assert not driver.congested
+        await driver.gate.room()
+        assert not driver.gate.shut
         assert len(await subscription.receive(sent)) == sent
 
 
@@ -186,27 +186,27 @@ async def test_what_the_broker_has_not_read_is_bounded(rabbit: Rabbit, exchange:
         route = driver.route(subscription.address)
         sent = 0
         with rabbit.suspended():
-            while not driver.congested:
+            while not driver.gate.shut:
                 driver.send(route, b"x" * 200, None)
                 sent += 1
         assert 0.5 * AHEAD_AT_MOST < sent * 3 < AHEAD_AT_MOST + 3 * FLUSH_AT / 200
         for _ in range(3):
-            await driver.drain()
-            while not driver.congested:
+            await driver.gate.room()
+            while not driver.gate.shut:
                 driver.send(route, b"x" * 200, None)
                 sent += 1
-        await driver.drain()
+        await driver.gate.room()
         assert len(await subscription.receive(sent)) == sent
 
 
-async def test_loss_wakes_drain(rabbit: Rabbit, exchange: str) -> None:
+async def test_loss_wakes_who_waits_for_room(rabbit: Rabbit, exchange: str) -> None:
     driver, events = await connect(rabbit.url)
     replies = await tap(driver, inbox(exchange), prefetch=0)
     route = driver.route(replies.address)
     with rabbit.suspended():
-        while not driver.congested:
+        while not driver.gate.shut:
             driver.send(route, b"x" * 100_000, None)
-        draining = asyncio.create_task(driver.drain())
+        draining = asyncio.create_task(driver.gate.room())
         await asyncio.sleep(0)
         driver.sever()
         with pytest.raises(ConnectionLost):

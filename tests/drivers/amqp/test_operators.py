@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import rpclib
 from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied
 from tests.drivers.amqp.session import (
@@ -23,6 +24,12 @@ from tests.drivers.amqp.session import (
     waiting,
 )
 from tests.rabbit import Rabbit
+
+
+class Echo:
+    @rpclib.expose
+    async def echo(self, value: int) -> int:
+        return value
 
 
 async def test_deleted_queue_comes_back(rabbit: Rabbit, exchange: str) -> None:
@@ -110,19 +117,54 @@ async def test_message_for_a_deleted_exchange_ends_the_session(rabbit: Rabbit, e
     await ended(driver, events, "no exchange", exchange)
 
 
-async def test_refused_message_says_so(rabbit: Rabbit, exchange: str) -> None:
-    """A user who may not write to the exchange: the session ends with what the broker says about it."""
-    await rabbit.ctl("add_user", "reader", "secret")
-    await rabbit.ctl("set_permissions", "reader", "", "^amq\\.default$", ".*")
+async def test_refused_message_concerns_nobody_else(rabbit: Rabbit, exchange: str) -> None:
+    """A user who may not write to a topic: each message there is refused, by itself, as often as it is tried; the
+    session goes on."""
+    await rabbit.ctl("add_user", "writer", "secret")
+    await rabbit.ctl("set_permissions", "writer", "", ".*", ".*")
+    await rabbit.ctl("set_topic_permissions", "writer", exchange, "^open", ".*")
     try:
-        async with session(rabbit.url) as (server, _):
-            await tap(server, one(exchange), prefetch=1)
-            driver, events = await connect(rabbit.url.replace(rabbit.url.split("@")[0], "amqp://reader:secret"))
-            driver.send(driver.route(one(exchange)), b"x", None)
-            await until(lambda: events.losses, "the refusal")
-            assert isinstance(events.losses[0], AccessDenied)
-            assert exchange in str(events.losses[0])
-            await driver.close()
+        url = rabbit.url.replace(rabbit.url.split("@")[0], "amqp://writer:secret")
+        async with session(rabbit.url) as (server, _), session(url) as (driver, events):
+            closed = await tap(server, one(exchange), prefetch=10)
+            opened = await tap(server, one(exchange, "open"), prefetch=10)
+            for number in range(3):
+                for body in (b"x", b"y"):
+                    driver.send(driver.route(one(exchange)), body, None)
+                driver.send(driver.route(one(exchange, "open")), b"fine", None)
+                await until(lambda: len(events.refusals) == 2 * (number + 1), "the refusals")  # noqa: B023
+                assert [item.body for item in await opened.receive()] == [b"fine"]
+            assert [body for body, _ in events.refusals] == [b"x", b"y"] * 3
+            errors = [error for _, error in events.refusals]
+            assert all(type(error) is AccessDenied and exchange in str(error) for error in errors)
+            assert len({id(error) for error in errors}) == 6
+            assert not closed.take(10)
+            assert not events.returned
+            assert not events.losses
+    finally:
+        await rabbit.ctl("delete_user", "writer")
+
+
+async def test_refused_call_and_cast_are_told(rabbit: Rabbit, exchange: str) -> None:
+    """A user who may not write to the exchange: the call ends with what the broker says, other calls go on."""
+    await rabbit.ctl("add_user", "reader", "secret")
+    await rabbit.ctl("set_permissions", "reader", ".*", "^(amq\\.default|amq\\.gen.*|reader.*)$", ".*")
+    lost: list[rpclib.Undeliverable] = []
+    try:
+        url = rabbit.url.replace(rabbit.url.split("@")[0], "amqp://reader:secret")
+        async with rpclib.connect(rabbit.url, exchange=exchange) as rpc, rpc.server("t", [Echo()]):
+            async with rpclib.connect(url, exchange="reader", on_undeliverable=lost.append) as mine:
+                async with mine.server("t", [Echo()]):
+                    slow = asyncio.create_task(mine.client("t").call("echo", value=1))
+                    forbidden = mine.client(rpclib.Target("t", exchange=exchange))
+                    for _ in range(3):
+                        with pytest.raises(AccessDenied, match=exchange):
+                            await forbidden.call("echo", value=2)
+                    await forbidden.cast("echo", value=3)
+                    await until(lambda: lost, "the cast")
+                    assert exchange in lost[0].reason
+                    assert await slow == 1
+                    assert (mine.counters.undeliverable, mine.counters.reconnects) == (1, 0)
     finally:
         await rabbit.ctl("delete_user", "reader")
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from rpclib.conformance.tap import tap
-from rpclib_amqp.publisher import FRESH, HELD_AT_MOST, SCOUTS, SPARE_SCOUTS
+from rpclib_amqp.publisher import FRESH, HELD_BYTES_AT_MOST, SCOUTS, SPARE_SCOUTS
 from tests.drivers.amqp.session import everyone, one, session, until
 from tests.rabbit import Rabbit, running
 
@@ -136,13 +136,15 @@ async def test_what_is_held_is_bounded_and_may_expire(rabbit: Rabbit, exchange: 
         try:
             driver.send(route, b"first", None)
             driver.send(route, b"expired", 0.01)
-            await until(lambda: driver.congested, "the alarm")
-            driver.send(route, b"x" * HELD_AT_MOST, None)
-            assert route in driver._pressures
+            await until(lambda: driver.gate.shut, "the alarm")
+            assert not route.gate.shut
+            driver.send(route, b"x" * HELD_BYTES_AT_MOST, None)
+            assert route.gate.shut
         finally:
             await rabbit.alarm(False)
         async with asyncio.timeout(10):
-            await driver.drain()
+            await driver.gate.room()
+            await route.gate.room()
         bodies = [item.body for item in await subscription.receive(2)]
         assert [body[:5] for body in bodies] == [b"first", b"xxxxx"]
 

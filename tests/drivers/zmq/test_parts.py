@@ -39,7 +39,7 @@ def test_names() -> None:
     assert name_of(Address(Kind.ONE, "e", "t")) == b"Oe/t/"
     assert name_of(Address(Kind.ONE, "e", "t", "a.b:c@d")) == b"Oe/t/a.b:c@d"
     assert name_of(Address(Kind.ALL, "e", "t")) == b"Ae/t"
-    assert name_of(Address(Kind.INBOX, "", key="00.1.2")) == b"I00.1.2"
+    assert name_of(Address.inbox("00.1.2")) == b"I00.1.2"
     for name in (b"Oe/t/", b"Oe/t/s", b"Ae/t", b"I00.1.2", b"O" + b"e" * 60 + b"/" + b"t" * 80 + b"/" + b"s" * 100):
         assert is_name(name), name
     for name in (b"", b"O", b"Oe/t", b"Oe//", b"Ae/t/", b"Oe/t/ ", b"Oe/t/\n", b"Oe/t/x\n", b"Xe/t/", b"I../x"):
@@ -187,7 +187,7 @@ def test_the_outbox_keeps_lanes_apart() -> None:
     a, b = outbox.route(b"Oe/a/"), outbox.route(b"Oe/b/")
     assert outbox.route(b"Oe/a/").lane is a.lane
     inboxes = outbox.route(b"I1.1.1"), outbox.route(b"I2.2.2")
-    assert inboxes[0].lane is inboxes[1].lane
+    assert inboxes[0].lane is not inboxes[1].lane
     for body in (b"a1", b"a2", b"a3", b"a4"):
         outbox.put(a, body, None, b"")
     outbox.put(b, b"b1", None, b"")
@@ -217,13 +217,30 @@ def test_lanes_share_the_window_of_the_session() -> None:
     assert (sent[10:], outbox.waiting) == ([b"5", b"5"], 0)
 
 
-def test_a_full_outbox_says_so() -> None:
+def test_a_full_lane_shuts_its_gate() -> None:
     outbox = Outbox(lambda head, body, name: None)
     outbox.open(1, 1000)
-    route = outbox.route(b"Oe/a/")
-    told = [outbox.put(route, b"x", None, b"") for _ in range(1001)]
-    assert told == [False] * 1000 + [True]
-    outbox.accepted(route.lane.number, 1, 1)
+    route, other = outbox.route(b"Oe/a/"), outbox.route(b"Oe/b/")
+    for _ in range(1000):
+        outbox.put(route, b"x", None, b"")
+        assert not route.gate.shut
+    assert not outbox.put(route, b"x", None, b""), "the session has room"
+    assert (route.gate.shut, other.gate.shut) == (True, False)
+    for _ in range(500):
+        assert route.gate.shut
+        outbox.accepted(0, 1, 1)
+        outbox.accepted(route.lane.number, 1, 1)
+    assert not route.gate.shut
+
+
+def test_a_session_whose_window_is_used_up_is_full() -> None:
+    outbox = Outbox(lambda head, body, name: None)
+    outbox.open(1000, 1 << 20)
+    routes = [outbox.route(b"Oe/%d/" % number) for number in range(10)]
+    told = [outbox.put(routes[number % 10], b"x", None, b"") for number in range(5000)]
+    assert told == [False] * 4999 + [True]
+    assert not any(route.gate.shut for route in routes)
+    outbox.accepted(0, 1, 1)
     assert not outbox.full
 
 

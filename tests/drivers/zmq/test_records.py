@@ -77,21 +77,24 @@ def test_times_of_a_content() -> None:
     assert not expired(for_ever, 1000.0)
 
 
-class Held:
+class Holder:
     """Stands in for a subscription of the driver."""
 
     def __init__(self) -> None:
-        self.items: list[Any] = []
+        self.held: list[Any] = []
         self.told: list[int] = []
 
-    def arrived(self) -> None:
-        self.told.append(len(self.items))
+    def tell(self) -> None:
+        self.told.append(len(self.held))
+
+    def end(self) -> None:
+        self.held.clear()
 
 
-def arrivals(frames: list[bytes] | None = None) -> tuple[Arrivals, Held, Held, list[Record]]:
+def arrivals(frames: list[bytes] | None = None) -> tuple[Arrivals, Holder, Holder, list[Record]]:
     other: list[Record] = []
     made = Arrivals(iter(frames or []).__next__, other.append)
-    one, two = Held(), Held()
+    one, two = Holder(), Holder()
     made.subscriptions = {1: one, 2: two}  # type: ignore[dict-item]
     return made, one, two, other
 
@@ -103,16 +106,16 @@ def deliver(number: int, payload: bytes, kind: int = header.DELIVER) -> bytes:
 def test_subscribers_are_told_once_for_what_came_together() -> None:
     made, one, two, other = arrivals()
     made.read(b"".join(deliver(number, b"%d" % number) for number in (1, 1, 2, 2, 2, 3)))
-    assert [item.body for item in one.items + two.items] == [b"1", b"1", b"2", b"2", b"2"]
+    assert [item.body for item in one.held + two.held] == [b"1", b"1", b"2", b"2", b"2"]
     assert (one.told, two.told, other) == ([2], [3], [])
 
 
 def test_records_take_effect_in_their_order() -> None:
     made, one, _, other = arrivals()
     accepted = Record(header.ACCEPTED, 7, value=1)
-    one.arrived = lambda: one.told.append(len(other))  # type: ignore[method-assign]
+    one.tell = lambda: one.told.append(len(other))  # type: ignore[method-assign]
     made.read(deliver(1, b"a") + accepted.encode() + deliver(1, b"b", header.REDELIVER))
-    assert [(item.body, item.redelivered) for item in one.items] == [(b"a", False), (b"b", True)]
+    assert [(item.body, item.redelivered) for item in one.held] == [(b"a", False), (b"b", True)]
     assert (one.told, other) == ([0, 1], [accepted])
 
 
@@ -120,15 +123,15 @@ def test_large_payloads_come_as_frames_in_their_order() -> None:
     made, one, _, other = arrivals([b"x" * LARGE, b"y" * LARGE])
     back = Record(header.UNDELIVERABLE, size=LARGE, name=b"why")
     made.read(Record(header.DELIVER, 1, size=LARGE).encode() + deliver(1, b"small") + back.encode())
-    assert [item.body[:1] for item in one.items] == [b"x", b"s"]
+    assert [item.body[:1] for item in one.held] == [b"x", b"s"]
     assert [(record.payload, record.name) for record in other] == [(b"y" * LARGE, b"why")]
 
 
 def test_nothing_is_read_once_the_session_is_over() -> None:
     made, one, _, other = arrivals()
-    one.arrived = made.end  # type: ignore[method-assign]
+    one.tell = made.end  # type: ignore[method-assign]
     made.read(deliver(1, b"a") + Record(header.BYE).encode() + deliver(1, b"b"))
-    assert (one.items, len(other)) == ([], 1)
+    assert (one.held, len(other)) == ([], 1)
 
 
 @given(st.binary(max_size=300))

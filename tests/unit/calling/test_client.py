@@ -168,11 +168,11 @@ async def test_what_the_served_request_has_left_bounds_calls_made_in_it(driver: 
 
 async def test_waiting_for_a_session_counts(driver: type[Scripted]) -> None:
     async with connect(driver) as rpc, rpc.server("t", [Service()]):
-        driver.world.session.congested = True
+        driver.world.session.gate.full(True)
         began = monotonic()
         call = asyncio.create_task(rpc.client("t", timeout=0.3).call("hang"))
         await asyncio.sleep(0.15)
-        driver.world.session.uncongest()
+        driver.world.session.gate.full(False)
         with pytest.raises(rpclib.CallTimeout):
             await call
         assert 0.29 < monotonic() - began < 3
@@ -208,7 +208,7 @@ async def test_late_and_duplicate_replies_are_counted(driver: type[Scripted]) ->
 
 async def test_rubbish_in_the_inbox_is_counted(driver: type[Scripted]) -> None:
     async with connect(driver) as rpc, rpc.server("t", [Service()]):
-        inbox = Address(Kind.INBOX, "", key=inside(rpc).link.inbox.key or "")
+        inbox = Address.inbox(inside(rpc).link.inbox.key or "")
         request = encode_request(CALL, b"i" * 16, "m", {}, 1.0, "x", None, None, None, None)
         for body in (b"rubbish", request, b"\x93" + b"\x91" * 1010):
             driver.world.session.deliver(inbox, body)
@@ -232,7 +232,7 @@ async def test_a_cancelled_call_leaves_nothing(driver: type[Scripted], stage: st
             world.on_open = on_open
             world.session.lose()
         elif stage == "congested":
-            world.session.congested = True
+            world.session.gate.full(True)
         elif stage == "returned":
             returning(world)
         tasks = [asyncio.create_task(client.call("m"))]
@@ -249,7 +249,7 @@ async def test_a_cancelled_call_leaves_nothing(driver: type[Scripted], stage: st
                 await task
         assert not inside(rpc).calls.table
         gate.set()
-        world.session.uncongest()
+        world.session.gate.full(False)
         await turns()
         assert len(world.requests) == {"in flight": 1, "returned": 1, "repeating": 2}.get(stage, 0)
 

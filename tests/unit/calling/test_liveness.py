@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rpclib
-from rpclib.address import Address, Kind
+from rpclib.address import Address
 from rpclib.driver import Capability
 from rpclib.link import backoff, watch
 from rpclib.link.loopback import SILENT_TICKS
@@ -53,7 +53,7 @@ async def test_a_session_whose_pulse_comes_back_is_kept() -> None:
         await until(lambda: pulses(driver.world) > 3 * SILENT_TICKS)
         assert len(driver.world.sessions) == 1
         for sent in driver.world.sent:
-            assert sent.address == Address(Kind.INBOX, "", key=inside(rpc).link.inbox.key or "")
+            assert sent.address == Address.inbox(inside(rpc).link.inbox.key or "")
             assert sent.tag == b""
         assert len({sent.message.id for sent in driver.world.sent}) == len(driver.world.sent)
 
@@ -87,9 +87,7 @@ async def test_silence_is_counted_in_ticks() -> None:
             pass
         await turns(3)
         driver.world.deaf = False
-        driver.world.session.deliver(
-            Address(Kind.INBOX, "", key=inside(rpc).link.inbox.key or ""), driver.world.sent[-1].body
-        )
+        driver.world.session.deliver(Address.inbox(inside(rpc).link.inbox.key or ""), driver.world.sent[-1].body)
         await until(lambda: pulses(driver.world) > 2 * SILENT_TICKS)
         assert len(driver.world.sessions) == 1
 
@@ -101,13 +99,13 @@ async def test_a_session_that_takes_nothing_is_not_silent(how: str) -> None:
         await until(lambda: pulses(driver.world))
         driver.world.deaf = True
         if how == "blocked":
-            driver.world.session.events.blocked("low on disk")
+            driver.world.session.observer.blocked("low on disk")
         else:
-            driver.world.session.congested = True
+            driver.world.session.gate.full(True)
         await asyncio.sleep(3 * SILENT_TICKS * TICK)
         assert len(driver.world.sessions) == 1
-        driver.world.session.events.blocked(None)
-        driver.world.session.uncongest()
+        driver.world.session.observer.blocked(None)
+        driver.world.session.gate.full(False)
         await until(lambda: len(driver.world.sessions) == 2)
         await until(lambda: inside(rpc).connection.driver)
 

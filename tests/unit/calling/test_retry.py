@@ -22,7 +22,7 @@ async def test_only_what_may_have_run_is_repeated(driver: type[Scripted], maybe_
     def on_send(session: Scripted, sent: Sent) -> None:
         if sent.tag and sent.address.kind is Kind.ONE:
             error = encode_error(sent.tag, "WORKER_LOST", "", "gone", "", None, {"maybe_executed": maybe_executed})
-            session.deliver(Address(Kind.INBOX, "", key=sent.request.reply_to or ""), error)
+            session.deliver(Address.inbox(sent.request.reply_to or ""), error)
 
     driver.world.on_send = on_send
     async with connect(driver) as rpc:
@@ -53,7 +53,7 @@ async def test_other_errors_are_not_repeated(driver: type[Scripted], error: str)
     def on_send(session: Scripted, sent: Sent) -> None:
         if sent.address.kind is Kind.ONE:
             body = encode_error(sent.tag, error, "x.Y", "no", "", None, {"maybe_executed": True})
-            session.deliver(Address(Kind.INBOX, "", key=sent.request.reply_to or ""), body)
+            session.deliver(Address.inbox(sent.request.reply_to or ""), body)
 
     driver.world.on_send = on_send
     async with connect(driver) as rpc:
@@ -65,7 +65,7 @@ async def test_other_errors_are_not_repeated(driver: type[Scripted], error: str)
 async def test_repetitions_stay_within_the_timeout(driver: type[Scripted]) -> None:
     def on_send(session: Scripted, sent: Sent) -> None:
         if sent.address.kind is Kind.ONE:
-            asyncio.get_running_loop().call_later(0.1, session.events.worker_lost, sent.tag)
+            asyncio.get_running_loop().call_later(0.1, session.observer.worker_lost, sent.tag)
 
     driver.world.on_send = on_send
     async with connect(driver) as rpc:

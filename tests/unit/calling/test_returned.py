@@ -96,7 +96,7 @@ async def test_a_call_that_ended_meanwhile_is_not_sent_again(driver: type[Script
             await call
         await asyncio.sleep(0.1)
         assert len(driver.world.requests) == 1
-        driver.world.session.events.undeliverable(driver.world.sent[0].body, "late")
+        driver.world.session.observer.undeliverable(driver.world.sent[0].body, "late")
         assert rpc.counters.undeliverable == 0
 
 
@@ -145,7 +145,7 @@ async def test_a_foreign_call_that_comes_back_is_answered(driver: type[Scripted]
     async with connect(driver) as rpc, connect(driver) as other:
         assert inside(other).link.inbox.key is not None
         call = encode_request(CALL, b"f" * 16, "m", {}, 5.0, inside(other).link.inbox.key, None, None, None, None)
-        driver.world.sessions[0].events.undeliverable(call, "gone")
+        driver.world.sessions[0].observer.undeliverable(call, "gone")
         [answer] = driver.world.sent
         assert answer.address.key == inside(other).link.inbox.key
         failure = answer.message
@@ -159,11 +159,11 @@ async def test_a_foreign_call_that_comes_back_is_answered(driver: type[Scripted]
 async def test_other_things_that_come_back_are_left_alone(driver: type[Scripted]) -> None:
     async with connect(driver) as rpc:
         for body in (b"rubbish", encode_result(b"i" * 16, 1), encode_alive(b"i" * 16)):
-            driver.world.session.events.undeliverable(body, "gone")
+            driver.world.session.observer.undeliverable(body, "gone")
         own = encode_request(
             CALL, inside(rpc).link.ids.next(), "m", {}, 5.0, inside(rpc).link.inbox.key, None, None, None, None
         )
-        driver.world.session.events.undeliverable(own, "its call has ended")
+        driver.world.session.observer.undeliverable(own, "its call has ended")
         assert not driver.world.sent
         assert rpc.counters == rpclib.Counters()
 
@@ -173,9 +173,9 @@ async def test_a_lost_worker_ends_its_call(driver: type[Scripted]) -> None:
     async with connect(driver) as rpc:
         call = asyncio.create_task(rpc.client("t").call("m"))
         await until(lambda: driver.world.sent)
-        driver.world.session.events.worker_lost(b"x" * 16)
-        driver.world.session.events.worker_lost(driver.world.sent[0].tag)
+        driver.world.session.observer.worker_lost(b"x" * 16)
+        driver.world.session.observer.worker_lost(driver.world.sent[0].tag)
         with pytest.raises(rpclib.WorkerLost, match="had taken m on") as caught:
             await call
         assert caught.value.maybe_executed
-        driver.world.session.events.worker_lost(driver.world.sent[0].tag)
+        driver.world.session.observer.worker_lost(driver.world.sent[0].tag)

@@ -15,6 +15,8 @@ from rpclib.driver import Driver
 from rpclib.errors import DriverNotFound, DriverUnavailable
 
 DRIVER = """
+import re
+
 from pydantic import BaseModel
 from rpclib.driver import Capability, Driver
 
@@ -25,10 +27,10 @@ class Good(Driver):
     spi_version = 0
     capabilities = frozenset({Capability.ORDERED})
     options = Options
-    async def open(cls, url, options, events): ...
-    def route(self, address): ...
+    inbox_keys = re.compile("x")
+    async def open(cls, url, options, observer): ...
+    def route(self, address, *, must_arrive=False): ...
     def send(self, route, body, ttl, tag=b""): ...
-    async def drain(self): ...
     async def subscribe(self, address, *, prefetch, arrived): ...
     async def subscribers(self, address): ...
     async def close(self, *, flush=True): ...
@@ -138,9 +140,14 @@ def test_a_missing_sdk_gives_the_pip_command(install: Install, metadata: str, mo
         ("from rpclib.driver import nonsense", "Good", "cannot import name 'nonsense'"),
         ("Good = 42", "Good", "42 is not a subclass of rpclib.driver.Driver"),
         ("class Good: pass", "Good", "is not a subclass of rpclib.driver.Driver"),
-        (DRIVER.replace("    async def drain(self): ...\n", ""), "Good", "does not implement drain"),
+        (
+            DRIVER.replace("    async def subscribers(self, address): ...\n", ""),
+            "Good",
+            "not implement subscribers",
+        ),
         (DRIVER.replace("frozenset({Capability.ORDERED})", "{'ordered'}"), "Good", "not a frozenset of Capability"),
         (DRIVER.replace("options = Options", "options = dict"), "Good", "is not a pydantic model class"),
+        (DRIVER.replace('re.compile("x")', '"x"'), "Good", "inbox_keys is not a compiled pattern"),
         (DRIVER.replace("    spi_version = 0\n", ""), "Good", "does not state its spi_version"),
         (DRIVER.replace("spi_version = 0", "spi_version = 7"), "Good", "install a newer rpclib or an older driver"),
         (

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from rpclib.address import Address
 from rpclib.config.settings import Settings, describe, resolve, sample
-from rpclib.driver import SPI_VERSION, Driver, Events, Route, Subscription
+from rpclib.driver import SPI_VERSION, Driver, Observer, Route, Subscription
 from rpclib.errors import ConfigError, DriverNotFound, DriverUnavailable
 from rpclib.url import TransportURL
 
@@ -39,16 +39,16 @@ class Plain(Driver):
     spi_version = SPI_VERSION
     capabilities = frozenset()
     options = Options
+    inbox_keys = re.compile("x")
 
     @classmethod
-    async def open(cls, url: TransportURL, options: BaseModel, events: Events) -> Self:
+    async def open(cls, url: TransportURL, options: BaseModel, observer: Observer) -> Self:
         raise NotImplementedError
 
-    def route(self, address: Address) -> Route:
+    def route(self, address: Address, *, must_arrive: bool = False) -> Route:
         raise NotImplementedError
 
     def send(self, route: Route, body: bytes, ttl: float | None, tag: bytes = b"") -> None: ...
-    async def drain(self) -> None: ...
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         raise NotImplementedError
 

@@ -182,7 +182,7 @@ async def test_before_open_and_after_close_there_is_nothing_to_use() -> None:
 async def test_congestion_is_overload_only_at_the_deadline() -> None:
     driver = scripted()
     async with rpclib.connect(URL, driver=driver) as rpc:
-        driver.world.session.congested = True
+        driver.world.session.gate.full(True)
         for client in (rpc.client("t", timeout=0.1), rpc.client("t", timeout=0.1, retry=3)):
             for send in (client.call("m"), client.cast("m"), client.fanout("m")):
                 began = monotonic()
@@ -191,7 +191,7 @@ async def test_congestion_is_overload_only_at_the_deadline() -> None:
                 ):
                     await send
                 assert 0.09 < monotonic() - began < 3
-        driver.world.session.events.blocked("low on disk")
+        driver.world.session.observer.blocked("low on disk")
         with pytest.raises(rpclib.Overloaded, match=r"\(low on disk\)"):
             await rpc.client("t", timeout=0.02).cast("m")
         assert not driver.world.requests
@@ -201,12 +201,12 @@ async def test_congestion_is_overload_only_at_the_deadline() -> None:
 async def test_draining_lets_senders_go() -> None:
     driver = scripted()
     async with rpclib.connect(URL, driver=driver) as rpc, rpc.server("t", [Echo()]):
-        driver.world.session.congested = True
+        driver.world.session.gate.full(True)
         sends = [asyncio.create_task(rpc.client("t").call("echo", value=number)) for number in range(3)]
         cast = asyncio.create_task(rpc.client("t").cast("echo"))
         await turns()
         assert not driver.world.requests
-        driver.world.session.uncongest()
+        driver.world.session.gate.full(False)
         assert await asyncio.gather(*sends) == [0, 1, 2]
         await cast
 
@@ -214,7 +214,7 @@ async def test_draining_lets_senders_go() -> None:
 async def test_a_loss_while_congested_moves_senders_to_the_next_session() -> None:
     driver = scripted()
     async with rpclib.connect(URL, driver=driver) as rpc, rpc.server("t", [Echo()]):
-        driver.world.session.congested = True
+        driver.world.session.gate.full(True)
         call = asyncio.create_task(rpc.client("t").call("echo", value=1))
         await turns()
         driver.world.session.lose(told=False)  # drain raises before the driver tells
@@ -225,7 +225,7 @@ async def test_a_loss_while_congested_moves_senders_to_the_next_session() -> Non
 async def test_a_server_starts_while_sending_is_held_up() -> None:
     driver = scripted()
     async with rpclib.connect(URL, driver=driver, connect_timeout=0.05) as rpc:
-        driver.world.session.congested = True
+        driver.world.session.gate.full(True)
         async with rpc.server("t", [Echo()], grace=0):
             assert len(driver.world.subscribed) == 4
 
@@ -288,7 +288,7 @@ async def test_close_during_reopen(stage: str, monkeypatch: pytest.MonkeyPatch) 
 
             monkeypatch.setattr(backoff, "delay", delay)
     waiting = [asyncio.create_task(send) for send in (rpc.client("t").call("m"), rpc.client("t").cast("m"))]
-    world.session.congested = True
+    world.session.gate.full(True)
     await turns()
     world.session.lose()
     await reached.wait()
@@ -305,7 +305,7 @@ async def test_close_during_drain() -> None:
     driver = scripted()
     rpc = rpclib.connect(URL, driver=driver)
     await rpc.open()
-    driver.world.session.congested = True
+    driver.world.session.gate.full(True)
     waiting = [asyncio.create_task(send) for send in (rpc.client("t").call("m"), rpc.client("t").cast("m"))]
     await turns()
     await rpc.close()

@@ -92,7 +92,7 @@ async def test_a_session_lost_while_subscribing_again_is_replaced(told: bool) ->
             if len(world.sessions) == 2 and address.key == "s":
                 world.session.lose("again", told=told)
             if len(world.sessions) == 3 and address.kind is Kind.ALL and told:
-                world.session.events.lost(rpclib.ConnectionLost("late"))  # while it still answers
+                world.session.observer.lost(rpclib.ConnectionLost("late"))  # while it still answers
 
         world.on_subscribe = on_subscribe
         world.session.lose()
@@ -147,7 +147,7 @@ async def test_what_a_replaced_session_says_is_ignored(caplog: pytest.LogCapture
     async with rpclib.connect(URL, driver=driver) as rpc:
         world.session.lose()
         await until(lambda: inside(rpc).connection.driver)
-        world.sessions[0].events.lost(rpclib.ConnectionLost("I am dead"))
+        world.sessions[0].observer.lost(rpclib.ConnectionLost("I am dead"))
         await turns()
         assert (len(world.sessions), rpc.counters.reconnects) == (2, 1)
         assert "I am dead" not in caplog.text
@@ -159,9 +159,9 @@ async def test_each_change_is_one_line(caplog: pytest.LogCaptureFixture) -> None
     async with rpclib.connect(URL, driver=driver) as rpc:
         driver.world.session.lose("broken pipe")
         await until(lambda: inside(rpc).connection.driver)
-        driver.world.session.events.blocked("low on memory")
+        driver.world.session.observer.blocked("low on memory")
         assert inside(rpc).connection.blocked == "low on memory"
-        driver.world.session.events.blocked(None)
+        driver.world.session.observer.blocked(None)
         assert inside(rpc).connection.blocked is None
     assert [record.getMessage() for record in caplog.records if record.name == "rpclib"] == [
         "lost the connection to x://h1: broken pipe",
@@ -174,7 +174,7 @@ async def test_each_change_is_one_line(caplog: pytest.LogCaptureFixture) -> None
 async def test_a_new_session_is_not_blocked_because_the_old_one_was() -> None:
     driver = scripted()
     async with rpclib.connect(URL, driver=driver) as rpc:
-        driver.world.session.events.blocked("low on memory")
+        driver.world.session.observer.blocked("low on memory")
         driver.world.session.lose()
         assert inside(rpc).connection.blocked is None
         assert inside(rpc).link.inbox.key is None
@@ -265,7 +265,7 @@ async def test_a_send_that_finds_the_session_dead_is_made_again_once(how: str) -
         world.session.lose(told=False)
         assert await getattr(client, how)("echo", value=1) == (1 if how == "call" else None)
         assert [request.args for request in world.requests] == [{"value": 0}, {"value": 1}]
-        world.sessions[0].events.lost(rpclib.ConnectionLost("told late"))
+        world.sessions[0].observer.lost(rpclib.ConnectionLost("told late"))
         await turns()
         assert len(world.sessions) == 2
 

@@ -107,11 +107,11 @@ async def test_an_answer_that_finds_the_session_dead_takes_the_next() -> None:
 
 async def test_an_answer_that_waited_and_then_finds_the_session_dead_takes_the_next() -> None:
     async with serving(Service()) as server:
-        server.world.session.congested = True
+        server.world.session.gate.full(True)
         ident = server.put("echo", value=1)
         await turns()
         server.world.session.lose(told=False)
-        server.world.session.uncongest()
+        server.world.session.gate.full(False)
         await server.answer(ident)
         assert len(server.world.sessions) == 2
 
@@ -119,11 +119,11 @@ async def test_an_answer_that_waited_and_then_finds_the_session_dead_takes_the_n
 async def test_answers_wait_while_the_session_is_congested() -> None:
     service = Service()
     async with serving(service) as server:
-        server.world.session.congested = True
+        server.world.session.gate.full(True)
         ids = [server.put("echo", value=number) for number in range(3)]
         late = server.put("echo", remaining=0.02)
         await until(lambda: server.rpc.counters.unanswered == 1)
-        server.world.session.uncongest()
+        server.world.session.gate.full(False)
         for ident in ids:
             await server.answer(ident)
         assert not server.answers(late)
@@ -155,12 +155,24 @@ async def test_callers_are_many_and_routes_are_bounded() -> None:
     async with serving(Service(), workers=100) as server:
         for number in range(2500):
             body = encode_request(
-                CALL, number.to_bytes(16, "big"), "echo", {}, 5.0, f"inbox {number}", None, None, None, None
+                CALL, number.to_bytes(16, "big"), "echo", {}, 5.0, f"inbox-{number}", None, None, None, None
             )
             server.world.session.deliver(SHARED, body)
         await until(lambda: len(server.world.sent) == 2500)
-        assert len(inside(server.rpc).replies._senders) <= 1000
-        assert {sent.address.key for sent in server.world.sent} == {f"inbox {number}" for number in range(2500)}
+        assert len(inside(server.rpc).replies.senders) <= 1000
+        assert {sent.address.key for sent in server.world.sent} == {f"inbox-{number}" for number in range(2500)}
+
+
+async def test_a_reply_to_that_is_no_inbox_is_a_bad_envelope() -> None:
+    """It comes from the wire: whoever chose it must not make a server write anywhere else, nor run for it."""
+    service = Service()
+    async with serving(service) as server:
+        for reply_to in ("../etc", "Queue", "a b", "?" * 255, "nul\0"):
+            body = encode_request(CALL, b"i" * 16, "echo", {}, 5.0, reply_to)
+            server.world.session.deliver(SHARED, body)
+        await until(lambda: server.rpc.counters.bad_envelopes == 5)
+        assert not server.world.sent
+        assert await server.ask("echo", value=1) == 1
 
 
 async def test_context_of_the_request() -> None:
