@@ -194,7 +194,7 @@ def test_a_circle_is_seen() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c"]
 
 
-@pytest.mark.parametrize("root", [ROOT], ids=["rpclib"])
+@pytest.mark.parametrize("root", [ROOT, ROOT / "drivers"], ids=["rpclib", "drivers"])
 def test_no_circle_of_imports(root: Path) -> None:
     """Imports under TYPE_CHECKING and inside functions count. pika's pair of connection and channel is the one
     exception: its connection makes its channels."""

@@ -69,7 +69,7 @@ class FakeDriver(Driver):
         self.loop = asyncio.get_running_loop()
         self.now = clock_of(self.loop)
         self.gate = Gate()
-        self.owed: dict[bytes, FakeDriver] = {}
+        self.owed: dict[bytes, hubs.Session] = {}
         """Tags of messages taken by this session and not answered yet, with their senders."""
         self._name = name
         self._observer = observer
@@ -138,7 +138,7 @@ class FakeDriver(Driver):
             subscription.give_back(may_have_run=may_have_run)
         with hub.lock:
             for tag, sender in self.owed.items():
-                sender.from_elsewhere(sender._observer.worker_lost, tag)
+                sender.tell_worker_lost(tag)
             self.owed.clear()
         hubs.leave(self._name, self)
 
@@ -150,6 +150,9 @@ class FakeDriver(Driver):
 
     def tell_undeliverable(self, message: Message, reason: str) -> None:
         self.from_elsewhere(self._observer.undeliverable, message.body, reason)
+
+    def tell_worker_lost(self, tag: bytes) -> None:
+        self.from_elsewhere(self._observer.worker_lost, tag)
 
     def tell_level(self, gate: Gate, level: Level) -> None:
         """A gate of this session shuts at once, and opens on its loop."""

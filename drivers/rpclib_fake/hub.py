@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from rpclib.address import Address, Kind
 from rpclib.driver import Gate
 from rpclib.driverkit import Held
-
-if TYPE_CHECKING:
-    from rpclib_fake.driver import FakeDriver
-    from rpclib_fake.subscription import FakeSubscription
 
 HIGH_WATER = 10_000
 HIGH_WATER_BYTES = 16 * 1024 * 1024
@@ -23,13 +21,37 @@ ALL_TOGETHER = 10
 """Times as much for all addresses, which holds all senders."""
 
 
+class Session(Protocol):
+    """What the hub needs of a session."""
+
+    loop: asyncio.AbstractEventLoop
+    now: Callable[[], float]
+    gate: Gate
+
+    def tell_undeliverable(self, message: Message, reason: str) -> None: ...
+
+    def tell_worker_lost(self, tag: bytes) -> None: ...
+
+    def tell_level(self, gate: Gate, level: Level) -> None: ...
+
+
+class Subscriber(Protocol):
+    """What the hub needs of a subscription."""
+
+    queue: Queue
+    held: deque[Any]
+    prefetch: int
+
+    def hand(self, message: Message, sender: Session) -> None: ...
+
+
 class Message(Held):
     """One message in the hub, from `send` to `take`."""
 
     __slots__ = ("must_arrive", "sender", "tag")
 
     def __init__(
-        self, body: bytes, ttl: float | None, tag: bytes, sender: FakeDriver, must_arrive: bool = False
+        self, body: bytes, ttl: float | None, tag: bytes, sender: Session, must_arrive: bool = False
     ) -> None:
         self.body = body
         self.redelivered = False
@@ -70,13 +92,13 @@ class Queue:
         self.address = address
         self.for_all = address.kind is Kind.ALL
         self.waiting: deque[Message] = deque()
-        self.subscriptions: deque[FakeSubscription] = deque()
+        self.subscriptions: deque[Subscriber] = deque()
         self.level = Level()
         """Of what waits here and of what its subscribers hold."""
-        self.gates: WeakKeyDictionary[Gate, FakeDriver] = WeakKeyDictionary()
+        self.gates: WeakKeyDictionary[Gate, Session] = WeakKeyDictionary()
         """Those of the routes here; who waits at one may hold nothing else of its route."""
 
-    def with_room(self) -> FakeSubscription | None:
+    def with_room(self) -> Subscriber | None:
         """The next subscription in turn that may hold one more message."""
         subscriptions = self.subscriptions
         for _ in range(len(subscriptions)):
@@ -92,7 +114,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.sessions: set[FakeDriver] = set()
+        self.sessions: set[Session] = set()
         self.queues: dict[Address, Queue] = {}
         self.level = Level(ALL_TOGETHER)
 
@@ -143,13 +165,13 @@ class Hub:
         ):
             self.weigh(queue)
 
-    def subscribe(self, subscription: FakeSubscription) -> None:
+    def subscribe(self, subscription: Subscriber) -> None:
         queue = subscription.queue
         self.queues[queue.address] = queue
         queue.subscriptions.append(subscription)
         self.refill(subscription)
 
-    def unsubscribe(self, subscription: FakeSubscription) -> None:
+    def unsubscribe(self, subscription: Subscriber) -> None:
         queue = subscription.queue
         if subscription not in queue.subscriptions:
             return
@@ -161,7 +183,7 @@ class Hub:
             queue.waiting.clear()
             self.drop(queue, orphans, "the last subscriber left")
 
-    def give_back(self, queue: Queue, untaken: list[Held], session: FakeDriver, may_have_run: bool) -> None:
+    def give_back(self, queue: Queue, untaken: list[Held], session: Session, may_have_run: bool) -> None:
         """Hand what a subscriber of ``session`` did not take to another one, or tell its senders."""
         messages = cast("list[Message]", untaken)
         lost = []
@@ -173,7 +195,7 @@ class Hub:
                 lost.append(message)
         self.drop(queue, lost, "the last subscriber left")
 
-    def refill(self, subscription: FakeSubscription) -> bool:
+    def refill(self, subscription: Subscriber) -> bool:
         """Move what waits to a subscription that has room again. Whether anything was."""
         waiting, before = subscription.queue.waiting, len(subscription.held)
         if subscription in subscription.queue.subscriptions:
@@ -191,7 +213,7 @@ class Hub:
             if message.must_arrive:
                 message.sender.tell_undeliverable(message, reason)
 
-    def _put(self, queue: Queue, message: Message, sender: FakeDriver) -> None:
+    def _put(self, queue: Queue, message: Message, sender: Session) -> None:
         subscription = None if queue.waiting else queue.with_room()
         if subscription is None:
             queue.waiting.append(message)
@@ -222,7 +244,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def join(name: str, session: FakeDriver) -> Hub:
+def join(name: str, session: Session) -> Hub:
     """The hub of that name, made if this is its first session."""
     with _hubs_lock:
         hub = _hubs.setdefault(name, Hub())
@@ -232,7 +254,7 @@ def join(name: str, session: FakeDriver) -> Hub:
         return hub
 
 
-def leave(name: str, session: FakeDriver) -> None:
+def leave(name: str, session: Session) -> None:
     """Take a session out; the hub ends with its last."""
     with _hubs_lock:
         hub = _hubs.get(name)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from rpclib.address import Address
 from rpclib.driver import Delivery
 from rpclib.driverkit import ReceiveBuffer
-from rpclib_fake.hub import Message
+from rpclib_fake.hub import Hub, Message, Session
 
-if TYPE_CHECKING:
-    from rpclib_fake.driver import FakeDriver
+
+class Owner(Session, Protocol):
+    """What a subscription needs of its session."""
+
+    hub: Hub
+    owed: dict[bytes, Session]
+
+    def from_elsewhere(self, function: Callable[..., object], *args: Any) -> None: ...
+
+    def forget(self, subscription: FakeSubscription) -> None: ...
 
 
 class FakeSubscription(ReceiveBuffer):
     """Holds up to ``prefetch`` messages that were not taken; the rest waits in the hub."""
 
-    def __init__(self, session: FakeDriver, address: Address, prefetch: int, arrived: Callable[[], None]) -> None:
+    def __init__(self, session: Owner, address: Address, prefetch: int, arrived: Callable[[], None]) -> None:
         super().__init__(address, prefetch, arrived)
         self.session = session
         self.queue = session.hub.queue(address)
 
-    def hand(self, message: Message, sender: FakeDriver) -> None:
+    def hand(self, message: Message, sender: Session) -> None:
         """Add a message; called under the hub's lock, in the thread of ``sender``."""
         self.held.append(message)
         if not self._telling:

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rpclib.address import Address
 from rpclib.driver import Delivery
-from rpclib.driverkit import ReceiveBuffer
+from rpclib.driverkit import Ending, ReceiveBuffer
 from rpclib.errors import ConnectionLost
 from rpclib_zmq import header
-
-if TYPE_CHECKING:
-    from rpclib_zmq.driver import ZmqDriver
+from rpclib_zmq.credits import Credits
 
 _PREFETCH = 1000
 """What the receiver hands over at most before messages are taken, where the prefetch is higher or there is none."""
+
+
+class Session(Protocol):
+    """What a subscription needs of its session."""
+
+    ending: Ending
+    credits: Credits
+
+    async def ask(self, kind: int, number: int, name: bytes = b"", value: int = 0) -> int: ...
+
+    def release(self, number: int) -> None: ...
 
 
 class ZmqSubscription(ReceiveBuffer):
     """Holds at most ``prefetch`` messages; the rest waits in the receiver, where others can get it."""
 
     def __init__(
-        self, session: ZmqDriver, number: int, address: Address, prefetch: int, arrived: Callable[[], None]
+        self, session: Session, number: int, address: Address, prefetch: int, arrived: Callable[[], None]
     ) -> None:
         super().__init__(address, min(prefetch or _PREFETCH, _PREFETCH), arrived)
         self._session = session
