@@ -24,8 +24,8 @@ nitpick_ignore_regex = [
     ("py:obj", ".*"),  # `name` in a docstring is a link if the name is documented, and code if not
     (
         "py:class",
-        r"(collections|re)\..*|BaseModel|Settings|rpclib\.serving\.endpoints\.F",
-    ),  # other projects', and a type variable
+        r"(collections|re|logging|_?asyncio)\..*|rpclib\.errors\._Error|BaseModel|Settings|rpclib\.serving\.endpoints\.F",
+    ),  # other projects', and type variables
 ]
 
 html_theme = "furo"
