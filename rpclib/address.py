@@ -1,4 +1,4 @@
-"""Who is meant: `Target` is what programs write, `Address` what drivers route to."""
+"""Targets and addresses: programs name a `Target`, drivers route to an `Address`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Address:
 
     @classmethod
     def inbox(cls, key: str) -> Address:
-        """The inbox of that key, whoever owns it."""
+        """The address of the inbox with that key, in any process."""
         return cls(Kind.INBOX, "", key=key)
 
     def __str__(self) -> str:

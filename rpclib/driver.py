@@ -91,7 +91,7 @@ class Route(Protocol):
 
     @property
     def gate(self) -> Gate:
-        """That of the address. A driver with one buffer for all returns the session's, `Driver.gate`."""
+        """The gate of the address. A driver with one buffer for all addresses returns the gate of the session."""
 
 
 class Delivery:
@@ -281,7 +281,7 @@ class Admin(Protocol):
 class Subscription(ABC):
     """A stream of deliveries from one address.
 
-    The driver says that something arrived, the core takes as much as it has room for. Receiving thus costs neither
+    The driver says that something arrived, the core takes as much as it has room for. Receiving costs neither
     a task nor a turn of the loop, a cancellation can lose nothing, and several subscriptions of a server share one
     bound on concurrent work exactly.
     """

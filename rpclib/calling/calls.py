@@ -1,4 +1,4 @@
-"""Calls in flight: who waits for which reply, until when."""
+"""Calls in flight, their replies and their deadlines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Call:
         self.resends = 0
         self.absent = 0
         self.returned: NoServer | None = None
-        """Set while nobody has the request, because it came back and was not sent again."""
+        """Set while no server has the request: it came back and was not sent again yet."""
         self.timer: asyncio.TimerHandle | None = None
         """Belongs to `Calls`."""
 
@@ -68,19 +68,18 @@ class Call:
 class Calls:
     """The table of calls in flight. Every call in it ends by its deadline.
 
-    Almost every call ends long before that, so a timer each is waste, and so is sorting them. One timer stands at
-    the earliest deadline anybody had; when it comes up, that call has usually ended, and the table is looked
-    through for the next. Only calls that are within `_APART` of their deadline then, or from the beginning, get
-    timers of their own.
+    Almost every call ends long before its deadline, so a timer for each call is waste, and so is sorting the calls.
+    One timer stands at the earliest deadline. When it fires, that call has usually ended, and the table is looked
+    through for the next deadline. Only calls within `_APART` of their deadline get timers of their own.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self.table: dict[bytes, Call] = {}
         self.late = 0
-        """Replies that nobody waited for any more."""
+        """Replies whose calls had ended."""
         self._look = inf
-        """When the table is looked through."""
+        """The time of the next look through the table."""
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, call: Call) -> None:
@@ -89,14 +88,14 @@ class Calls:
             self._watch(call)
 
     def remove(self, call: Call) -> None:
-        """Nobody waits for it any more. One that was resolved is not in the table."""
+        """Forget a call whose caller does not wait any more. A resolved call is not in the table."""
         self.table.pop(call.id, None)
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
 
     def resolve(self, reply: Result | Failure) -> None:
-        """Give a reply to whoever waits for it; count it if nobody does."""
+        """End the call that a reply belongs to. A reply without a call in flight is counted in `late`."""
         call = self.table.pop(reply.id, None)
         if call is None:
             self.late += 1
@@ -132,7 +131,7 @@ class Calls:
             self._timer = None
 
     def _watch(self, call: Call) -> None:
-        """See to it that a call ends at its deadline, before which nobody would look."""
+        """Make sure that a call ends at its deadline, which is earlier than the next look."""
         left = call.deadline - self._link.now()
         if left < _APART:
             call.timer = self._link.loop.call_later(left, self._expire, call)

@@ -41,7 +41,7 @@ _all: weakref.WeakSet[Connection] = weakref.WeakSet()
 _CLOSE_WITHIN = 10.0
 """Seconds that a lost session has to close before the next is opened."""
 _STABLE = 5.0
-"""A session that lasted this many seconds was a good one: the next loss starts the back-off anew."""
+"""Seconds after which a session counts as good: the next loss begins with the shortest pause."""
 
 
 class ConnectionObserver:

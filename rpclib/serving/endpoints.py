@@ -58,7 +58,7 @@ class Method:
                 raise ConfigError(f"{name} has the positional parameter {parameter}; arguments travel by name only")
         named = [item for item in parameters if item.kind is not item.VAR_KEYWORD]
         self.names = frozenset(item.name for item in named)
-        """Of its parameters; arguments of exactly these names fit."""
+        """Names of the parameters. Arguments of exactly these names fit."""
         self._required = frozenset(item.name for item in named if item.default is item.empty)
         self._accepts_any = any(item.kind is item.VAR_KEYWORD for item in parameters)
 

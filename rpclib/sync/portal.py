@@ -1,8 +1,8 @@
 """An event loop in a thread, and the way in from other threads. Used by `rpclib.sync` only.
 
-Callers put jobs into a queue and wake the loop, once for all that come before it looks. Each waits for a lock of
-its own, which the job's task releases. So no caller ever waits for another one, and what an interrupted one leaves
-behind is a lock that nobody looks at again.
+A caller puts a job into a queue and wakes the loop, unless another caller has done so since the loop last looked. It
+then waits for a lock of its own, which the task of the job releases. No caller waits for another one. An interrupted
+caller leaves a lock behind that nobody uses again.
 """
 
 from __future__ import annotations

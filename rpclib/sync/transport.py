@@ -85,7 +85,7 @@ class Transport:
         return Server(portal, rpc.server(target, endpoints, workers=workers, grace=grace))
 
     def live(self) -> tuple[_transport.Transport, Portal]:
-        """The async transport, and the portal to its loop; both made anew in a forked child."""
+        """The async transport, and the portal to its loop. A forked child makes new ones."""
         portal = self._portal
         if portal is None:
             raise TransportClosed("this transport is not open")

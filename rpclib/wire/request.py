@@ -19,7 +19,7 @@ class Request:
     """A CALL or CAST, made of decoded fields. Raises BadEnvelope.
 
     ``budget``: seconds that the caller had left when it sent the request, or None. ``deadline``: when they are
-    over, by the clock ``now`` of whoever serves it. ``wants_answer``: it is a CALL, which has a ``reply_to``.
+    over, by the clock ``now`` of the server. ``wants_answer``: it is a CALL, which has a ``reply_to``.
     """
 
     __slots__ = (
