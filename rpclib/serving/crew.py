@@ -1,10 +1,10 @@
 """The tasks that requests run in, shared by all servers of a transport.
 
-They are real tasks, so `asyncio.timeout`, cancellation and context variables behave as anywhere else. They are kept
-and reused, because making a task costs more than a small endpoint. An arrival wakes a parked task. A task that sees
-more work wakes the next one before it does its own. Work that does not suspend is all done by the first task, for any
-number of servers, without a turn of the loop. A task that was cancelled, or whose context variables were changed, is
-not used again.
+They are real tasks, so `asyncio.timeout`, cancellation and context variables behave as anywhere else. They are
+kept and reused, because making a task costs more than a small endpoint. An arrival wakes a parked task. A task
+that sees more work wakes the next one before it does its own. Work that does not suspend is all done by the first
+task, for any number of servers, without a turn of the loop. A task that was cancelled, or whose context variables
+were changed, is not used again.
 """
 
 from __future__ import annotations

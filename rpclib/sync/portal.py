@@ -1,8 +1,8 @@
 """An event loop in a thread, and the way in from other threads. Used by `rpclib.sync` only.
 
-A caller puts a job into a queue and wakes the loop, unless another caller has done so since the loop last looked. It
-then waits for a lock of its own, which the task of the job releases. No caller waits for another one. An interrupted
-caller leaves a lock behind that nobody uses again.
+A caller puts a job into a queue and wakes the loop, unless another caller has done so since the loop last looked.
+It then waits for a lock of its own, which the task of the job releases. No caller waits for another one. An
+interrupted caller leaves a lock behind that nobody uses again.
 """
 
 from __future__ import annotations
