@@ -53,14 +53,14 @@ class Subscription(Taker):
         session = self.session
         if session.gone:
             return False
+        if self._one:  # before `emit`, which sends and clears `unsent` when the batch is full with this message
+            self.untaken.append(message)
+            session.unsent.append(message)
         session.emit(self._redeliver if message.redelivered else self._deliver, message.content, message.frame)
         self.messages += 1
         self.bytes += message.size
-        if self._one:
-            self.untaken.append(message)
-            session.unsent.append(message)
-            if message.tag != NO_TAG:
-                session.debts.add(message)
+        if self._one and message.tag != NO_TAG:
+            session.debts.add(message)
         return True
 
     def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:

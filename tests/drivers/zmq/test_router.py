@@ -14,7 +14,7 @@ from rpclib_zmq.header import NO_TAG, stamp
 from rpclib_zmq.receiver.requests import Requests
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.session import Session
-from rpclib_zmq.records import HEAD, LARGE, LONGEST, Record, read
+from rpclib_zmq.records import FLUSH_AT, HEAD, LARGE, LONGEST, Record, read
 from rpclib_zmq.zmtp import Frame
 
 NODE = "ab" * 8
@@ -90,6 +90,31 @@ def desk() -> Desk:
 
 def data(name: bytes, payload: bytes = b"", tag: bytes = NO_TAG, lane: int = 1) -> Record:
     return Record(header.DATA, lane, value=stamp(monotonic()), tag=tag, payload=payload, name=name)
+
+
+EDGES = sorted({edge + step for edge in (LARGE, FLUSH_AT, 2 * FLUSH_AT) for step in (-200, -HEAD, -1, 0, 1)})
+
+
+@pytest.mark.parametrize("size", [0, 1, *EDGES])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_what_was_sent_to_a_worker_that_died_is_marked(desk: Desk, size: int, before: int) -> None:
+    """At most once, for every size: a message that fills a batch is sent with it, and may have been read."""
+    sent = [data(b"Oe/t/", b"b" * 100)] * before + [data(b"Oe/t/", b"x" * size)]
+    frames: list[Frame] = [record.payload for record in sent if len(record.payload) >= LARGE]
+    batch = [
+        record if len(record.payload) < LARGE else record._replace(payload=b"", size=len(record.payload))
+        for record in sent
+    ]
+    desk.ask(desk.asker, *batch, frames=frames)
+    assert [record.kind for record in desk.heard(desk.worker)] == [header.DELIVER] * (before + 1)
+    successor = desk.session()
+    desk.ask(successor, Record(header.SUBSCRIBE, 1, value=100, name=b"Oe/t/"))
+    desk.heard(successor)
+    desk.leave(desk.worker)
+    desk.router.bury(desk.worker, "it was killed")
+    desk.router.settle()
+    got = [(record.kind, len(record.payload)) for record in desk.heard(successor)]
+    assert got == [(header.REDELIVER, len(record.payload)) for record in sent]
 
 
 def test_a_call_goes_there_and_back(desk: Desk) -> None:
