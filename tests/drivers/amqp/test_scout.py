@@ -149,6 +149,7 @@ async def test_what_is_held_is_bounded_and_may_expire(rabbit: Rabbit, exchange: 
         assert [body[:5] for body in bodies] == [b"first", b"xxxxx"]
 
 
+@pytest.mark.timeout(240)  # it starts a cluster of three
 async def test_leader_of_a_replicated_queue_is_killed(exchange: str) -> None:
     """Its node dies, not ours. A session that meets the queue before another leader is elected reaches it soon
     after the election; so does one that seldom uses it, and one that is in the middle of it."""
