@@ -7,37 +7,52 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.config.settings import resolve
-from rpclib.driver import Driver
+from rpclib.driver import Capability, Driver
 from rpclib.errors import TransportError
 from rpclib.testing.inside import inside
 
 
 class Recorder:
-    """The events of a session that a test opened itself. Wait for one with `Harness.until`."""
+    """What a session that a test opened itself tells. Wait for it with `Harness.until`."""
 
     def __init__(self) -> None:
+        self.told = 0
+        """How often anything was."""
+        self.late: list[str] = []
+        """What was told after the loss, which is the last that may be."""
         self.returned: list[bytes] = []
         self.refusals: list[tuple[bytes, TransportError]] = []
         self.lost_tags: list[bytes] = []
         self.losses: list[TransportError] = []
 
     def undeliverable(self, body: bytes, reason: str) -> None:
+        self._heard("undeliverable")
         self.returned.append(body)
 
     def refused(self, body: bytes, error: TransportError) -> None:
+        self._heard("refused")
         self.refusals.append((body, error))
 
     def worker_lost(self, tag: bytes) -> None:
+        self._heard("worker_lost")
         self.lost_tags.append(tag)
 
     def blocked(self, reason: str | None) -> None:
-        pass
+        self._heard("blocked")
 
     def lost(self, error: TransportError) -> None:
+        self._heard("lost")
         self.losses.append(error)
+
+    def _heard(self, what: str) -> None:
+        self.told += 1
+        if self.losses:
+            self.late.append(what)
 
 
 class Harness:
@@ -49,6 +64,10 @@ class Harness:
         self._resolved = resolve(url, exchange=self.exchange)
         self.driver: type[Driver] = self._resolved.driver
         self.scheme = self._resolved.url.scheme
+        self.needed: frozenset[Capability] = frozenset()
+        """What the test rests on."""
+        self.recorders: list[Recorder] = []
+        """Those of the sessions that were opened."""
 
     def connect(self, **settings: Any) -> rpclib.Transport:
         """A transport in this test's exchange; open it with ``async with``."""
@@ -59,7 +78,13 @@ class Harness:
         events, url = Recorder(), self._resolved.url
         if not self.driver.all_hosts and len(url.hosts) > 1:
             url = url.with_hosts(url.hosts[0])
-        return await self.driver.open(url, self._resolved.options, events), events
+        driver = await self.driver.open(url, self._resolved.options, events)
+        self.recorders.append(events)
+        assert driver.capabilities <= self.driver.capabilities, "a session widened its capabilities"
+        if lacking := self.needed - driver.capabilities:
+            await driver.close()
+            pytest.skip(f"this session does not offer {', '.join(item.value for item in lacking)}")
+        return driver, events
 
     def sever(self, rpc: rpclib.Transport) -> None:
         """End the live session of ``rpc`` as if the backend had."""

@@ -16,7 +16,7 @@ from typing import Any
 from rpclib.config.drivers import load
 from rpclib.driver import Capability, Driver
 
-GROUPS = ("test_calls", "test_casts", "test_errors", "test_connection", "test_session")
+GROUPS = ("test_calls", "test_casts", "test_errors", "test_connection", "test_session", "test_gates", "test_edges")
 
 
 def tests(module: ModuleType) -> list[Callable[..., Any]]:

@@ -7,6 +7,9 @@ import asyncio
 from rpclib.address import Address
 from rpclib.driver import Delivery, Driver, Subscription
 
+SECONDS = 15
+"""What a test waits for messages."""
+
 
 class Tap:
     """A subscription and the news of its arrivals. Open one with `tap`."""
@@ -34,8 +37,14 @@ class Tap:
     async def receive(self, count: int = 1) -> list[Delivery]:
         """Take ``count`` deliveries, waiting for them."""
         got: list[Delivery] = []
-        while len(got) < count:
-            got += await self.some(count - len(got))
+        try:
+            async with asyncio.timeout(SECONDS):
+                while len(got) < count:
+                    got += await self.some(count - len(got))
+        except TimeoutError:
+            came = ", ".join(repr(bytes(item.body[:20])) for item in got[-10:]) or "none"
+            text = f"{len(got)} of {count} messages to {self.address} came within {SECONDS} s, the last: {came}"
+            raise AssertionError(text) from None
         return got
 
     async def stop(self) -> None:

@@ -41,6 +41,7 @@ VALUES = [
 ]
 
 
+@needs(Capability.ALL_TYPES)
 async def test_call_returns_the_result(harness: Harness) -> None:
     """What the endpoint returned comes back equal, for every documented type, empty and large.
 

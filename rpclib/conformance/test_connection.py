@@ -8,7 +8,9 @@ import pytest
 
 import rpclib
 from rpclib.conformance.harness import Harness
+from rpclib.conformance.plugin import needs
 from rpclib.conformance.service import Service
+from rpclib.driver import Capability
 from rpclib.testing.inside import inside
 
 
@@ -122,6 +124,7 @@ async def test_sends_wait_for_the_connection(harness: Harness) -> None:
         assert await other.client("t").call("who") == "back"
 
 
+@needs(Capability.EXCHANGES)
 async def test_exchanges_isolate(harness: Harness) -> None:
     """The same topic and server name in two exchanges are two services, for calls, casts and fanout."""
     left, right = Service("left"), Service("right")

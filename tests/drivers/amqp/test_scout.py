@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from rpclib.conformance.tap import tap
 from rpclib_amqp.publisher import FRESH, HELD_BYTES_AT_MOST, SCOUTS, SPARE_SCOUTS
 from tests.drivers.amqp.session import everyone, one, session, until
