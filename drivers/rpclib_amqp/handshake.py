@@ -1,4 +1,4 @@
-"""From a URL to open connections, or to an error an operator can act on."""
+"""Open the connections of a session, or raise an error that an operator can act on."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DENIED = (403, 530)  # ACCESS_REFUSED: credentials. NOT_ALLOWED: the vhost.
 async def connect(
     url: TransportURL, options: AmqpOptions, observer: ConnectionObserver
 ) -> tuple[Connection, Connection, Channel]:
-    """The connection to publish with, the one to consume with, and a channel of the former.
+    """Open the connection to publish with, the connection to consume with, and a channel of the first.
 
-    All to the one host of ``url``, and all within ``options.handshake_timeout``. Raises Unreachable, or
-    AccessDenied and ConfigError for what another attempt would not change.
+    Both connections are to the one host of ``url``; everything is done within ``options.handshake_timeout``.
+    Raises Unreachable if a further attempt may succeed, else AccessDenied or ConfigError.
     """
     tls = tls_context(url, options)
     opened: list[Connection] = []
