@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pika.channel
 import pika.exceptions
@@ -31,6 +31,12 @@ class ChannelClosed(Exception):
         self.code = code
 
 
+class ChannelObserver(Protocol):
+    """Gets the end of a channel."""
+
+    def channel_closed(self, channel: Channel, error: ChannelClosed) -> None: ...
+
+
 class Channel(pika.channel.Channel):
     """An AMQP channel. ``consumers`` maps each consumer tag to a `codec.Receiver`.
 
@@ -49,10 +55,10 @@ class Channel(pika.channel.Channel):
         self.opened: asyncio.Future[Any] = self.promise()
         self.consumers: dict[bytes, Any] = {}
         self._answers: deque[Callable[[Any], object] | None] = deque()
-        self.on_closed: Callable[[ChannelClosed], None] = lambda error: None
+        self._observer: ChannelObserver | None = None
 
     @classmethod
-    def on(cls, connection: Connection) -> Channel:
+    def on(cls, connection: Connection, observer: ChannelObserver | None) -> Channel:
         """Start opening a channel; await its ``opened``. Raises ChannelClosed if the connection ended, or already
         has as many channels as the broker allows."""
         try:
@@ -63,6 +69,7 @@ class Channel(pika.channel.Channel):
             text = "the broker allows no more channels for a connection: use several transports"
             raise ChannelClosed(CHANNEL_ERROR, text) from None
         assert isinstance(channel, cls)
+        channel._observer = observer
         channel.add_on_close_callback(channel._on_closed)
         return channel
 
@@ -105,7 +112,7 @@ class Channel(pika.channel.Channel):
     def send(self, frames: bytes) -> None:
         """Send packed frames that have no answer."""
         if self.is_open:
-            self.connection._adapter_emit_data(frames)
+            self.connection.send_frames(frames)
 
     async def closed(self, within: float) -> bool:
         """Wait up to ``within`` seconds for the channel to close. Returns whether it closed."""
@@ -143,7 +150,8 @@ class Channel(pika.channel.Channel):
             if not promise.done():
                 promise.set_exception(error)
         self._gone.set()
-        self.on_closed(error)
+        if self._observer is not None:
+            self._observer.channel_closed(self, error)
 
     # Overridden methods of pika.channel.Channel; called by pika.
 

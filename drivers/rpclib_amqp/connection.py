@@ -20,7 +20,8 @@ import pika.connection
 import pika.exceptions
 
 from rpclib_amqp import codec
-from rpclib_amqp.channel import Channel
+from rpclib_amqp.channel import Channel, ChannelObserver
+from rpclib_amqp.window import Window
 
 LOG = logging.getLogger("rpclib_amqp")
 
@@ -45,6 +46,8 @@ class ConnectionObserver(Protocol):
 
     def blocked(self, reason: str | None) -> None: ...
 
+    def receivers_notified(self) -> None: ...
+
     def connection_ended(self, error: Exception) -> None: ...
 
 
@@ -63,8 +66,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_AT_MOST))
         self._reached: list[codec.Receiver] = []
         self.notifying = False
-        self.on_notified: Callable[[], None] = lambda: None
-        self.on_written: Callable[[int], None] = lambda frames: None
+        self._window: Window | None = None
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
         super().__init__(
@@ -93,15 +95,20 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             raise
         return connection
 
-    async def open_channel(self) -> Channel:
-        """Open a channel. Raises ChannelClosed if the connection ended."""
-        channel = Channel.on(self)
+    async def open_channel(self, observer: ChannelObserver | None = None) -> Channel:
+        """Open a channel, the end of which is reported to ``observer``. Raises ChannelClosed if the connection
+        ended."""
+        channel = Channel.on(self, observer)
         try:
             await channel.opened
         except asyncio.CancelledError:
             channel.discard()
             raise
         return channel
+
+    def limit(self, window: Window) -> None:
+        """Report every write to ``window``, which limits how far the broker may lag behind."""
+        self._window = window
 
     @property
     def longest_frame(self) -> int:
@@ -124,6 +131,10 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         elif self._out_size >= FLUSH_AT:
             self.flush()
 
+    def send_frames(self, frames: bytes) -> None:
+        """Send packed frames."""
+        self._adapter_emit_data(frames)
+
     def flush(self) -> None:
         """Write the gathered frames to the transport."""
         if self._out:
@@ -132,7 +143,8 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             self._out_size = 0
             if self._stream is not None and not self._stream.is_closing():
                 self._stream.write(data)
-                self.on_written(self.frames_sent)
+                if self._window is not None:
+                    self._window.written(self.frames_sent)
 
     def flush_next_turn(self) -> None:
         """Flush at the end of the next loop turn. Call this when a task that was just woken is about to send: its
@@ -156,7 +168,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         receiver.arrived.append(message)
 
     def notify_receivers(self) -> None:
-        """Notify the receivers of new messages, then call `on_notified`."""
+        """Notify the receivers of new messages, then the observer."""
         reached = self._reached
         if reached:
             self._reached = []
@@ -164,7 +176,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             for receiver in reached:
                 receiver.notify()
             self.notifying = False
-            self.on_notified()
+            self._observer.receivers_notified()
 
     async def finish(self, within: float) -> bool:
         """Close with a handshake, so that the broker processes everything sent before. Returns False if that took

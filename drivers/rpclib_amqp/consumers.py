@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from functools import partial
 from typing import Protocol
 
 from rpclib_amqp.channel import Channel, ChannelClosed
@@ -142,8 +141,7 @@ class Consumers:
             await self._channel.shut()
 
     async def _open(self) -> Channel:
-        channel = await self._connection.open_channel()
-        channel.on_closed = partial(self._on_closed, channel)
+        channel = await self._connection.open_channel(self)
         channel.add_on_cancel_callback(lambda frame: self._on_cancelled(channel, frame.method.consumer_tag))
         self._prefetch = 0
         return channel
@@ -159,7 +157,8 @@ class Consumers:
         if consumer is not None:
             consumer.interrupted("its queue was deleted", False)
 
-    def _on_closed(self, channel: Channel, error: ChannelClosed) -> None:
+    def channel_closed(self, channel: Channel, error: ChannelClosed) -> None:
+        """`ChannelObserver`: interrupt the consumers if the broker closed the channel."""
         if error.code:  # 0: the connection ended, or the channel was closed locally
             consumers = {*channel.consumers.values(), *self._with_untaken}
             self._with_untaken.clear()

@@ -75,7 +75,7 @@ class AmqpDriver(Driver):
         self._subscriptions: set[AmqpSubscription] = set()
         self._publishing: Connection
         self._consuming: Connection
-        self._control: Control
+        self.control: Control
         self._consumers: Consumers
         self._admin: AmqpAdmin
         self._publisher: Publisher
@@ -97,13 +97,11 @@ class AmqpDriver(Driver):
 
     def _begin(self, publishing: Connection, consuming: Connection, channel: Channel) -> None:
         self._publishing, self._consuming = publishing, consuming
-        self._control = Control(consuming)
+        self.control = Control(consuming)
         self._consumers = Consumers(consuming, acknowledged=True)
-        consuming.on_notified = self._on_notified
         self._publisher = Publisher(publishing, channel, self._observer, self._ending, self.gate)
-        publishing.on_written = Window(channel, self.pressure).written
-        self._ending.start(keep_bound(consuming, self._control, self._subscriptions))
-        channel.on_closed = self._on_publishing_refused
+        publishing.limit(Window(channel, self))
+        self._ending.start(keep_bound(consuming, self.control, self._subscriptions))
         self._begun = True
         if not (publishing.is_open and consuming.is_open):
             self.connection_ended(ConnectionError("it ended while the session was being opened"))
@@ -122,9 +120,7 @@ class AmqpDriver(Driver):
         self._ending.check()
         inbox = address.kind is Kind.INBOX  # the only kind that is consumed without acknowledgements
         consumers = Consumers(self._consuming, acknowledged=False) if inbox else self._consumers
-        subscription = AmqpSubscription(
-            address, prefetch, consumers, self._control, arrived, self._ending.lose, self._subscriptions.discard
-        )
+        subscription = AmqpSubscription(self, address, prefetch, consumers, arrived)
         self._subscriptions.add(subscription)
         await subscription.start()
         return subscription
@@ -135,7 +131,7 @@ class AmqpDriver(Driver):
         if address.kind is Kind.ALL:
             return None
         queue = address.key if address.kind is Kind.INBOX else plan(address).queue.name
-        return await self._control.consumers(queue) or 0
+        return await self.control.consumers(queue) or 0
 
     async def queues(self, exchange: str) -> list[QueueInfo]:
         return await self._admin.queues(exchange)
@@ -173,7 +169,15 @@ class AmqpDriver(Driver):
         if self._ending.error is None:
             self._publishing.drop()
 
-    # Events of the connections.
+    # Events of the subscriptions.
+
+    def lose(self, error: TransportError) -> None:
+        self._ending.lose(error)
+
+    def forget(self, subscription: AmqpSubscription) -> None:
+        self._subscriptions.discard(subscription)
+
+    # Events of the connections, and of the channel to publish on.
 
     def pressure(self, source: object, on: bool) -> None:
         if on:
@@ -192,14 +196,16 @@ class AmqpDriver(Driver):
         reason = getattr(error, "reply_text", "") or str(error)
         self._ending.lose(ConnectionLost(f"connection to {self._host} lost: {reason}", maybe_executed=True))
 
-    def _on_publishing_refused(self, error: ChannelClosed) -> None:
+    def channel_closed(self, channel: Channel, error: ChannelClosed) -> None:
+        if not self._begun:
+            return  # `open` raises it
         # The broker dropped an unknown number of later messages too: the core must treat them all as unanswered.
         if error.code == ACCESS_REFUSED:
             self._ending.lose(AccessDenied(f"the broker refused a message: {error}"))
         elif error.code:
             self._ending.lose(ConnectionLost(f"the broker refused a message: {error}", maybe_executed=True))
 
-    def _on_notified(self) -> None:
+    def receivers_notified(self) -> None:
         self._consumers.notified()
         self._publishing.flush_next_turn()  # woken tasks send answers, or their next calls
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from typing import Protocol
 
 import pika.exceptions
 
 from rpclib.errors import AccessDenied, TransportError, Unreachable
 from rpclib.url import TransportURL
-from rpclib_amqp.channel import Channel, ChannelClosed
+from rpclib_amqp.channel import Channel, ChannelClosed, ChannelObserver
 from rpclib_amqp.connection import Connection, ConnectionObserver
 from rpclib_amqp.options import AmqpOptions, parameters, tls_context
 
 _DENIED = (403, 530)  # ACCESS_REFUSED: credentials. NOT_ALLOWED: the vhost.
 
 
+class SessionObserver(ConnectionObserver, ChannelObserver, Protocol):
+    """Gets the events of both connections, and the end of the channel to publish on."""
+
+
 async def connect(
-    url: TransportURL, options: AmqpOptions, observer: ConnectionObserver
+    url: TransportURL, options: AmqpOptions, observer: SessionObserver
 ) -> tuple[Connection, Connection, Channel]:
     """Open the connection to publish with, the connection to consume with, and a channel of the first.
 
@@ -31,7 +36,7 @@ async def connect(
         async with asyncio.timeout(options.handshake_timeout):
             opened.append(await Connection.open(parameters(url, options, "publishing"), tls, observer))
             opened.append(await Connection.open(parameters(url, options, "consuming"), tls, observer))
-            return opened[0], opened[1], await opened[0].open_channel()
+            return opened[0], opened[1], await opened[0].open_channel(observer)
     except BaseException as error:
         for connection in opened:
             await connection.abort()

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from rpclib.address import Address, Kind
 from rpclib.driver import Subscription
@@ -26,19 +26,24 @@ ATTEMPTS = 3
 another consumer's request closes the channel."""
 
 
+class Owner(Protocol):
+    """The part of a session that a subscription uses. ``lose`` ends the session. ``forget`` is called when the
+    subscription ends."""
+
+    control: Control
+
+    def lose(self, error: TransportError) -> None: ...
+
+    def forget(self, subscription: AmqpSubscription) -> None: ...
+
+
 class AmqpSubscription(Subscription):
-    """A subscription. ``arrived`` notifies the core, ``lose`` ends the session, ``forget`` is called at the end."""
+    """A subscription that consumes through ``consumers``. ``arrived`` notifies the core."""
 
     def __init__(
-        self,
-        address: Address,
-        prefetch: int,
-        consumers: Consumers,
-        control: Control,
-        arrived: Callable[[], None],
-        lose: Callable[[TransportError], None],
-        forget: Callable[[AmqpSubscription], None],
+        self, session: Owner, address: Address, prefetch: int, consumers: Consumers, arrived: Callable[[], None]
     ) -> None:
+        self._session = session
         self.address = address
         self.plan: Plan = plan(address)
         self.queue = ""
@@ -49,10 +54,8 @@ class AmqpSubscription(Subscription):
         self._tag = b""
         self._prefetch = prefetch
         self._consumers = consumers
-        self._control = control
+        self._control = session.control
         self._notify_core = arrived
-        self._lose = lose
-        self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._ended = False
         self._starting: asyncio.Task[None] | None = None
@@ -117,7 +120,7 @@ class AmqpSubscription(Subscription):
     def end(self) -> None:
         """End the subscription: nothing can be taken any more."""
         self._ended = True
-        self._forget(self)
+        self._session.forget(self)
 
     @property
     def established(self) -> bool:
@@ -156,7 +159,7 @@ class AmqpSubscription(Subscription):
         if self._starting is None or not self._starting.done():
             return  # `_establish` is running and will try again
         if self.address.kind is Kind.INBOX:
-            self._lose(ConnectionLost(f"the inbox was lost: {reason}", maybe_executed=True))
+            self._session.lose(ConnectionLost(f"the inbox was lost: {reason}", maybe_executed=True))
             return
         LOG.warning("consuming again from %s: %s", self.address, reason)
         self._starting = self._loop.create_task(self._start_again())
@@ -188,7 +191,7 @@ class AmqpSubscription(Subscription):
         try:
             await self._establish()
         except TransportError as error:
-            self._lose(error)
+            self._session.lose(error)
         if self.waiting:
             self._notify_core()
 

@@ -7,9 +7,8 @@ healthy session would look dead. Periodic requests therefore measure how much th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from rpclib_amqp.channel import Channel, ChannelClosed
 
@@ -20,12 +19,18 @@ AHEAD_AT_MOST = 30_000
 the number of messages, and the kernels' buffers hold few long ones."""
 
 
-class Window:
-    """Counts the frames that the broker has not processed, and calls ``pressure(source, on)`` at the limit."""
+class WindowObserver(Protocol):
+    """Gets the beginning and the end of a congestion."""
 
-    def __init__(self, channel: Channel, pressure: Callable[[object, bool], None]) -> None:
+    def pressure(self, source: object, on: bool) -> None: ...
+
+
+class Window:
+    """Counts the frames that the broker has not processed, and reports ``pressure`` at the limit."""
+
+    def __init__(self, channel: Channel, observer: WindowObserver) -> None:
         self._channel = channel
-        self._pressure = pressure
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._written = 0
         self._asked = 0
@@ -38,7 +43,7 @@ class Window:
         if before - self._asked < ASK_EVERY <= frames - self._asked:
             self._loop.call_soon(self._ask)  # not at once: the request could split the frames of a message
         if frames - self._answered >= AHEAD_AT_MOST:
-            self._pressure(self, True)
+            self._observer.pressure(self, True)
 
     def _ask(self) -> None:
         self._asked = self._written
@@ -52,4 +57,4 @@ class Window:
         if not answer.cancelled() and answer.exception() is None:
             self._answered = asked
             if self._written - asked < AHEAD_AT_MOST:
-                self._pressure(self, False)
+                self._observer.pressure(self, False)

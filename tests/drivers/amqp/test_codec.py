@@ -38,6 +38,8 @@ class Nobody:
 
     def connection_ended(self, error: Exception) -> None: ...
 
+    def receivers_notified(self) -> None: ...
+
 
 class Arrivals(list[codec.Message]):
     """Writes down, in order with all else, what arrives for one consumer."""
