@@ -1,7 +1,7 @@
-"""What operators ask of the broker: the queues of an exchange, and to empty or delete them.
+"""Operations for operators: list the queues of an exchange, purge a queue, delete a queue.
 
-AMQP 0-9-1 cannot list queues. Their names come from the bindings that RabbitMQ's management plugin tells; all
-else is AMQP, so the numbers are those of this moment, and purging and deleting need no plugin.
+AMQP 0-9-1 cannot list queues. Their names come from the bindings that RabbitMQ's management plugin lists.
+Everything else is AMQP: the message counts are current, and purging and deleting need no plugin.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rpclib_amqp.connection import Connection
 from rpclib_amqp.control import NOT_FOUND, RESOURCE_LOCKED, failed
 from rpclib_amqp.management import Management
 
-AT_A_TIME = 16
-"""Queues looked at concurrently."""
+MAX_CONCURRENT = 16
+"""Number of queues inspected concurrently."""
 
 
 class AmqpAdmin:
@@ -28,8 +28,8 @@ class AmqpAdmin:
         self._management = management
 
     async def queues(self, exchange: str) -> list[QueueInfo]:
-        """Those of servers: named and bound as `topology.plan` does. The queues of fanouts and replies are not
-        among them: they belong to one process each and go with it."""
+        """List the queues of servers, which are named and bound as `topology.plan` says. The queues of fanouts and
+        replies are left out: each belongs to one process and is deleted with it."""
         if not await self._exists(exchange):
             return []
         bindings = await self._management.get("exchanges", self._management.vhost, exchange, "bindings", "source")
@@ -38,7 +38,7 @@ class AmqpAdmin:
             for each in bindings
             if each["destination_type"] == "queue" and each["destination"] == f"{exchange}.{each['routing_key']}"
         }
-        turn = asyncio.Semaphore(AT_A_TIME)
+        turn = asyncio.Semaphore(MAX_CONCURRENT)
 
         async def look(name: str) -> QueueInfo | None:
             async with turn:
@@ -51,7 +51,7 @@ class AmqpAdmin:
         return await self._clear("purge", name)
 
     async def delete(self, name: str) -> int:
-        if await self._look(name) is None:  # deleting what is not there succeeds
+        if await self._look(name) is None:  # the broker confirms deleting a missing queue
             raise _none("delete", name)
         return await self._clear("delete", name)
 
@@ -65,7 +65,7 @@ class AmqpAdmin:
         return True
 
     async def _look(self, name: str) -> QueueInfo | None:
-        """None for a queue that is gone by now, or that is a connection's own."""
+        """Inspect a queue. Returns None if the queue is gone, or exclusive to a connection."""
         try:
             found = await self._ask("queue_declare", name, passive=True)
         except ChannelClosed as error:
@@ -83,7 +83,7 @@ class AmqpAdmin:
             raise failed(f'cannot {verb} queue "{name}"', error) from None
 
     async def _ask(self, method: str, *args: object, **kwargs: object) -> Any:
-        """On a channel of its own, since a refusal ends the channel. Raises ChannelClosed."""
+        """Make a request on a new channel, because a refusal closes the channel. Raises ChannelClosed."""
         channel = await self._connection.open_channel()
         try:
             return await channel.ask(getattr(channel, method), *args, **kwargs)

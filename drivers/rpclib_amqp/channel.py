@@ -1,11 +1,11 @@
-"""A pika channel whose answers can be awaited and whose deliveries are never thrown away."""
+"""A pika channel whose answers can be awaited and which drops no delivery."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pika.channel
 import pika.exceptions
@@ -23,16 +23,26 @@ CHANNEL_ERROR = 504
 
 
 class ChannelClosed(Exception):
-    """The channel ended before it answered. ``code`` is the broker's; 0 when the connection ended."""
+    """The channel closed before the broker answered. ``code`` is the broker's reply code, or 0 if the connection
+    ended or the channel was closed locally."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
 
 
+class ChannelObserver(Protocol):
+    """Gets the end of a channel."""
+
+    def channel_closed(self, channel: Channel, error: ChannelClosed) -> None: ...
+
+
 class Channel(pika.channel.Channel):
-    """``consumers`` holds a `codec.Receiver` for each consumer tag. It gets messages also between a cancel and its
-    confirmation, where pika would put them back into their queue marked as redelivered."""
+    """An AMQP channel. ``consumers`` maps each consumer tag to a `codec.Receiver`.
+
+    A receiver also gets the messages that arrive between a cancel and its confirmation. pika would reject these,
+    and the broker would requeue them marked as redelivered.
+    """
 
     def __init__(
         self, connection: Connection, number: int, on_open_callback: Callable[[pika.channel.Channel], None] | None
@@ -45,12 +55,12 @@ class Channel(pika.channel.Channel):
         self.opened: asyncio.Future[Any] = self.promise()
         self.consumers: dict[bytes, Any] = {}
         self._answers: deque[Callable[[Any], object] | None] = deque()
-        self.on_closed: Callable[[ChannelClosed], None] = lambda error: None
+        self._observer: ChannelObserver | None = None
 
     @classmethod
-    def on(cls, connection: Connection) -> Channel:
-        """A channel that is opening; await its ``opened``. Raises ChannelClosed when the connection ended, or has
-        as many as the broker allows."""
+    def on(cls, connection: Connection, observer: ChannelObserver | None) -> Channel:
+        """Start opening a channel; await its ``opened``. Raises ChannelClosed if the connection ended, or already
+        has as many channels as the broker allows."""
         try:
             channel = connection.channel(on_open_callback=_on_open)
         except pika.exceptions.ConnectionWrongStateError:
@@ -59,13 +69,15 @@ class Channel(pika.channel.Channel):
             text = "the broker allows no more channels for a connection: use several transports"
             raise ChannelClosed(CHANNEL_ERROR, text) from None
         assert isinstance(channel, cls)
+        channel._observer = observer
         channel.add_on_close_callback(channel._on_closed)
         return channel
 
     def request(self, method: Callable[..., object], *args: object, **kwargs: object) -> asyncio.Future[Any]:
-        """Call ``method`` of this channel; the result is what will be the broker's answer, or ChannelClosed.
+        """Call ``method`` of this channel. Returns a future of the broker's answer, which may fail with
+        ChannelClosed.
 
-        Requests leave one after the other without waiting for answers. Raises ChannelClosed.
+        Requests are pipelined: a request does not wait for the answer to the one before. Raises ChannelClosed.
         """
         answer = self.promise()
 
@@ -85,24 +97,25 @@ class Channel(pika.channel.Channel):
         return await self.request(method, *args, **kwargs)
 
     def consume(self, queue: str, tag: bytes, acknowledged: bool, callback: Callable[[Any], object]) -> None:
-        """A method to `request`; pika's own keeps book of consumers, and so does ours."""
+        """Start a consumer; pass this method to `request`. pika's own method would register the consumer a second
+        time."""
         self._raise_if_not_open()
         method = pika.spec.Basic.Consume(queue=queue, consumer_tag=tag.decode(), no_ack=not acknowledged)
         self._rpc(method, callback, [pika.spec.Basic.ConsumeOk])
 
     def cancel(self, tag: bytes, callback: Callable[[Any], object]) -> None:
-        """A method to `request`."""
+        """Cancel a consumer; pass this method to `request`."""
         self._raise_if_not_open()
         method = pika.spec.Basic.Cancel(consumer_tag=tag.decode())
         self._rpc(method, callback, [pika.spec.Basic.CancelOk])
 
     def send(self, frames: bytes) -> None:
-        """Send what is packed already and has no answer."""
+        """Send packed frames that have no answer."""
         if self.is_open:
-            self.connection._adapter_emit_data(frames)
+            self.connection.send_frames(frames)
 
     async def closed(self, within: float) -> bool:
-        """Whether the channel ended, which is waited for."""
+        """Wait up to ``within`` seconds for the channel to close. Returns whether it closed."""
         try:
             async with asyncio.timeout(within):
                 await self._gone.wait()
@@ -111,17 +124,18 @@ class Channel(pika.channel.Channel):
         return self._gone.is_set()
 
     def discard(self) -> None:
-        """Close without waiting; what was delivered and not acknowledged goes back to its queue."""
+        """Close without waiting. The broker requeues deliveries that were not acknowledged."""
         if not (self.is_closed or self.is_closing):
             self.close()
 
     async def shut(self) -> None:
-        """Close and return when the broker has done so, or is gone."""
+        """Close, and return when the broker has confirmed the close or the connection has ended."""
         self.discard()
         if not self.is_closed:
             await self._gone.wait()
 
     def promise(self) -> asyncio.Future[Any]:
+        """A future that fails with ChannelClosed when the channel closes."""
         promise = self._loop.create_future()
         self._waiting.add(promise)
         promise.add_done_callback(self._waiting.discard)
@@ -136,9 +150,10 @@ class Channel(pika.channel.Channel):
             if not promise.done():
                 promise.set_exception(error)
         self._gone.set()
-        self.on_closed(error)
+        if self._observer is not None:
+            self._observer.channel_closed(self, error)
 
-    # Replacements of pika's own; called by pika.
+    # Overridden methods of pika.channel.Channel; called by pika.
 
     def _on_deliver(self, method_frame: Any, header_frame: Any, body: bytes) -> None:
         method = method_frame.method
@@ -149,7 +164,7 @@ class Channel(pika.channel.Channel):
             self._receive(receiver, Message(body, method.redelivered, method.delivery_tag))
 
     def _rpc(self, method: Any, callback: Any = None, acceptable_replies: Any = None) -> None:
-        # pika's sends the next request when the last one is answered, which takes a round trip for each.
+        # Unlike pika's, sends a request before the last one is answered: pika's takes a round trip for each.
         if acceptable_replies:
             self._answers.append(callback)
         self._send_method(method)
@@ -162,12 +177,12 @@ class Channel(pika.channel.Channel):
             callback(frame_value)
 
     def _on_close_from_broker(self, method_frame: Any) -> None:
-        # As pika's, without its warning: whoever asks whether a queue exists gets a no by this way.
+        # Unlike pika's, logs no warning: a closed channel is the regular answer to "does this queue exist?".
         self._send_method(pika.spec.Channel.CloseOk())
         method = method_frame.method
         self._closing_reason = pika.exceptions.ChannelClosedByBroker(method.reply_code, method.reply_text)
         if self.is_closing:
-            self._answers = deque([self._on_closeok])  # of what was asked, only the close is still answered
+            self._answers = deque([self._on_closeok])  # the broker answers only the pending close
         else:
             self._transition_to_closed()
 

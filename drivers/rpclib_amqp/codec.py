@@ -1,9 +1,9 @@
-"""The two hot paths of AMQP: sending a message and receiving one.
+"""The two hot paths of AMQP: packing a message to send and parsing received messages.
 
-pika makes five objects and a dozen byte strings for every message in either direction. What travels here always has
-the same shape: a method frame, a header frame with at most one property, one body frame. That shape is packed and
-read in one go; whatever looks different is left to pika. So is everything when pika is of a version that does not
-agree with this module, which is found out at import.
+pika makes five objects and a dozen byte strings for every message in either direction. Messages of rpclib always
+have the same shape: a method frame, a header frame with at most one property, one body frame. This module packs and
+parses that shape in one step and leaves every other frame to pika. If the installed version of pika does not agree
+with this module, which is checked at import, pika does everything.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rpclib.driver import Delivery
 
 LOG = logging.getLogger("rpclib_amqp")
 
-_FRAME = struct.Struct(">BHL")  # type, channel, size of the payload
-_LEAD = struct.Struct(">BHLLB")  # the same, the method, the length of its consumer tag
+_FRAME = struct.Struct(">BHL")  # frame type, channel, payload size
+_LEAD = struct.Struct(">BHLLB")  # frame type, channel, payload size, method, length of the consumer tag
 _MIDDLE = struct.Struct(">BBHLHHQ")  # the end of a frame, and a header frame up to its properties
 _TAIL = struct.Struct(">BBH")  # the end of a frame, and a body frame up to its size
 _CONTENT = struct.Struct(">BHLHHQHBBHL")  # a header frame without properties, and the head of a body frame
@@ -33,11 +33,11 @@ _BASIC = 60
 _BASIC_DELIVER = 60 << 16 | 60
 _EXPIRATION = 1 << 8
 _METHOD_FIXED = 18
-"""Bytes of a method frame's payload beside the names of the exchange and the routing key."""
+"""Bytes of a method frame's payload without the names of the exchange and the routing key."""
 _HEADER_FIXED = 12
-"""Bytes of a header frame's payload beside the properties."""
+"""Bytes of a header frame's payload without the properties."""
 _OVERHEAD = 8
-"""Bytes of a frame beside its payload."""
+"""Bytes of a frame without its payload."""
 END = b"\xce"
 """The last byte of every frame."""
 TAG_LENGTH = 4
@@ -45,7 +45,8 @@ TAG_LENGTH = 4
 
 
 class Message(Delivery):
-    """``tag`` is its delivery tag: its number among the deliveries of its channel."""
+    """A received message. ``tag`` is the delivery tag: the number of the message among the deliveries of its
+    channel."""
 
     __slots__ = ("tag",)
 
@@ -57,22 +58,23 @@ class Message(Delivery):
 
 
 class Receiver(Protocol):
-    """Who gets the messages of one consumer, and is told when everything that came together is there."""
+    """Receives the messages of one consumer. Messages are appended to ``arrived``; then `notify` is called once for
+    all messages that were read together."""
 
     arrived: list[Message]
 
-    def tell(self) -> None: ...
+    def notify(self) -> None: ...
 
 
 def publish(channel: int, exchange: str, key: str, mandatory: bool) -> bytes:
-    """The method frame that all messages to one address share."""
+    """Pack the method frame that all messages to one address share."""
     method = pika.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
     return pika.frame.Method(channel, method).marshal()
 
 
 def content(channel: int, size: int, expiration: bytes) -> bytes:
-    """What is between that frame and the ``size`` bytes of a body, which `END` follows. ``expiration`` is decimal
-    milliseconds, or empty."""
+    """Pack the bytes between the method frame and a body of ``size`` bytes: the header frame and the head of the
+    body frame. `END` follows the body. ``expiration`` is decimal milliseconds, or empty."""
     if not expiration:
         return _CONTENT.pack(_HEAD, channel, 14, _BASIC, 0, size, 0, _END, _BODY, channel, size)
     length = len(expiration)
@@ -83,13 +85,14 @@ def content(channel: int, size: int, expiration: bytes) -> bytes:
 
 @functools.lru_cache
 def _expiring(length: int) -> struct.Struct:
-    """What `content` packs, with an expiration of that length."""
+    """The struct of `content` for an expiration of ``length`` bytes."""
     return struct.Struct(f">BHLHHQHB{length}sBBHL")
 
 
 class Shape:
-    """What messages of one channel have in common if their method frames, and their header frames, have payloads of
-    the same size: all but the values that `struct` finds between ``lead``, ``middle`` and ``tail``."""
+    """The common bytes of messages on one channel whose method frames have the same size, and whose header frames
+    have the same size. ``lead``, ``middle`` and ``tail`` are equal in all of them; ``struct`` unpacks the values
+    between."""
 
     def __init__(self, number: int, method: int, header: int) -> None:
         self.number = number
@@ -100,8 +103,8 @@ class Shape:
 
     @classmethod
     def of(cls, data: bytes, start: int) -> Shape | None:
-        """That of the message that begins there, as far as it has come; None for anything else, be it a message
-        without a body."""
+        """The shape of the message at ``start``. Returns None if too little has arrived to tell, or if it is not a
+        delivery with a body. While the header frame is incomplete, the shape is a guess."""
         if len(data) - start < _LEAD.size:
             return None
         kind, number, method, what, length = _LEAD.unpack_from(data, start)
@@ -118,7 +121,8 @@ _shape = functools.lru_cache(Shape)
 
 
 class Reader:
-    """Reads what a connection receives. A message mostly has the shape of the one before, and is read in one go."""
+    """Parses the bytes that a connection receives. Most messages have the shape of the one before and are parsed in
+    one step."""
 
     def __init__(self) -> None:
         self._shape = _shape(1, _METHOD_FIXED, _HEADER_FIXED)
@@ -131,11 +135,13 @@ class Reader:
         process: Callable[[Any], None],
         reached: list[Receiver],
     ) -> tuple[int, int]:
-        """Give messages of one body frame, of at most ``longest`` bytes, to the ``consumers`` of their channel, and
-        every other frame to ``process``, in order; add to ``reached`` who had nothing and now has something.
+        """Parse all complete frames of ``data``, in order.
 
-        Returns how many bytes, and frames of messages, that were; the rest of ``data`` is incomplete. Raises what
-        pika raises for bytes that are no frames.
+        Messages whose body is one frame of at most ``longest`` bytes go to the ``consumers`` of their channel,
+        all other frames to ``process``. Receivers whose ``arrived`` was empty are added to ``reached``.
+
+        Returns the number of bytes parsed and the number of frames of messages; the rest of ``data`` is
+        incomplete. Raises pika's errors for bytes that are no frames.
         """
         start, available, frames, shape = 0, len(data), 0, self._shape
         while available - start >= _OVERHEAD:

@@ -1,9 +1,9 @@
 """pika's AMQP state machine on an asyncio transport.
 
-pika brings the handshake, heartbeats, channels and frames; asyncio the sockets, TLS and name resolution. pika's
-own asyncio adapter is not used: it writes each frame with a system call of its own, knows no high-water mark,
-hides the reason of a failed connect and logs errors for what is normal here. `pika.connection.Connection` is
-abstract over exactly the ``_adapter_`` methods below, which is how pika's own adapters are made.
+pika provides the handshake, heartbeats, channels and frames; asyncio provides sockets, TLS and name resolution.
+pika's own asyncio adapter is not used: it makes a system call for each frame, has no high-water mark, hides the
+reason of a failed connect, and logs normal events as errors. Subclasses of `pika.connection.Connection` implement
+exactly the ``_adapter_`` methods below; pika's own adapters do the same.
 """
 
 from __future__ import annotations
@@ -20,35 +20,39 @@ import pika.connection
 import pika.exceptions
 
 from rpclib_amqp import codec
-from rpclib_amqp.channel import Channel
+from rpclib_amqp.channel import Channel, ChannelObserver
+from rpclib_amqp.window import Window
 
 LOG = logging.getLogger("rpclib_amqp")
 
 HIGH_WATER = 4 * 1024 * 1024
-"""Bytes waiting for the socket above which the connection is congested; half of it ends the congestion."""
+"""Bytes buffered for the socket above which the connection is congested. At half of it the congestion ends."""
 FLUSH_AT = 64 * 1024
-"""Bytes gathered within a loop turn that are written at once, so that the high-water mark can be noticed."""
+"""Bytes gathered within a loop turn that cause a write before its end, so that the high-water mark takes effect."""
 READ_AT_MOST = 256 * 1024
-"""Bytes. The buffer is kept: asyncio would allocate as many for each read, which takes three system calls more."""
+"""Bytes of the receive buffer. It is reused: asyncio would allocate a new one for each read, at the cost of three
+more system calls."""
 _ONE_MESSAGE = 4
-"""Pieces."""
+"""Byte strings that make up one message in the output buffer."""
 DEAD_PEER = 10
-"""Seconds without an acknowledgement by the peer's kernel after which ours gives up."""
+"""Seconds without a TCP acknowledgement by the peer after which the kernel closes the connection."""
 
 
 class ConnectionObserver(Protocol):
-    """Who is told about a connection. Calls come from the loop, never from within a call to the connection,
-    except ``pressure``, which a write may cause."""
+    """Gets the events of a connection. The loop makes these calls, never a method of the connection that the
+    observer has called. The exception is ``pressure``: sending may cause it."""
 
     def pressure(self, source: object, on: bool) -> None: ...
 
     def blocked(self, reason: str | None) -> None: ...
 
+    def receivers_notified(self) -> None: ...
+
     def connection_ended(self, error: Exception) -> None: ...
 
 
 class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
-    """One AMQP connection. What is sent within a loop turn leaves in one write, or two."""
+    """One AMQP connection. All frames sent within a loop turn leave in one write, or two."""
 
     def __init__(self, parameters: pika.ConnectionParameters, observer: ConnectionObserver) -> None:
         self._loop = asyncio.get_running_loop()
@@ -56,14 +60,13 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         self._stream: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_size = 0
-        self._turning = False
+        self._flush_scheduled = False
         self._quiet = True
         self._reader = codec.Reader()
         self._buffer = memoryview(bytearray(READ_AT_MOST))
         self._reached: list[codec.Receiver] = []
-        self.telling = False
-        self.on_told: Callable[[], None] = lambda: None
-        self.on_written: Callable[[int], None] = lambda frames: None
+        self.notifying = False
+        self._window: Window | None = None
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._ended = asyncio.Event()
         super().__init__(
@@ -80,7 +83,8 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
     async def open(
         cls, parameters: pika.ConnectionParameters, tls: ssl.SSLContext | None, observer: ConnectionObserver
     ) -> Connection:
-        """Connect and shake hands. Raises what asyncio, ssl or pika have to say; cancellation leaves nothing."""
+        """Connect and shake hands. Raises the errors of asyncio, ssl and pika. Cancellation closes the
+        connection."""
         loop = asyncio.get_running_loop()
         connection = cls(parameters, observer)
         try:
@@ -91,9 +95,10 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             raise
         return connection
 
-    async def open_channel(self) -> Channel:
-        """A new channel. Raises ChannelClosed when the connection ended."""
-        channel = Channel.on(self)
+    async def open_channel(self, observer: ChannelObserver | None = None) -> Channel:
+        """Open a channel, the end of which is reported to ``observer``. Raises ChannelClosed if the connection
+        ended."""
+        channel = Channel.on(self, observer)
         try:
             await channel.opened
         except asyncio.CancelledError:
@@ -101,69 +106,81 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             raise
         return channel
 
+    def limit(self, window: Window) -> None:
+        """Report every write to ``window``, which limits how far the broker may lag behind."""
+        self._window = window
+
     @property
     def longest_frame(self) -> int:
-        """Bytes of a body that fit one frame; 0 until that is agreed upon."""
+        """Largest body, in bytes, that fits one frame; 0 until the handshake has negotiated it."""
         return self._body_max_length or 0
 
     def emit(self, method: bytes, content: bytes, body: bytes, size: int) -> None:
-        """Send one message, packed by the codec; ``size`` is the body's."""
+        """Send one message that the codec packed. ``size`` is the length of ``body``."""
         out = self._out
         out += (method, content, body, codec.END)
         size += len(method) + len(content) + 1
         self.bytes_sent += size
         self.frames_sent += 3
         self._out_size += size
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._end_turn)
             if self._quiet:
                 self.flush()
         elif self._out_size >= FLUSH_AT:
             self.flush()
 
+    def send_frames(self, frames: bytes) -> None:
+        """Send packed frames."""
+        self._adapter_emit_data(frames)
+
     def flush(self) -> None:
-        """Hand what was gathered to the transport."""
+        """Write the gathered frames to the transport."""
         if self._out:
             data = b"".join(self._out)
             self._out.clear()
             self._out_size = 0
             if self._stream is not None and not self._stream.is_closing():
                 self._stream.write(data)
-                self.on_written(self.frames_sent)
+                if self._window is not None:
+                    self._window.written(self.frames_sent)
 
-    def turn_next(self) -> None:
-        """Somebody is about to send in the loop's next turn: have that leave at its end, and not a turn later."""
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+    def flush_next_turn(self) -> None:
+        """Flush at the end of the next loop turn. Call this when a task that was just woken is about to send: its
+        first send would schedule a flush one turn later."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._end_turn)
 
-    def _turn(self) -> None:
-        # Where messages come one by one, the first of a turn need not wait for others.
-        self._turning = False
+    def _end_turn(self) -> None:
+        # After a turn with at most one message, the next message is written at once and not at the end of its
+        # turn.
+        self._flush_scheduled = False
         self._quiet = len(self._out) <= _ONE_MESSAGE
         self.flush()
 
     def receive(self, receiver: codec.Receiver, message: codec.Message) -> None:
-        """Give it one message, and tell it once everything that came together is read."""
+        """Give ``receiver`` one message. `notify_receivers` notifies it when all messages that arrived together are
+        read."""
         if not receiver.arrived:
             self._reached.append(receiver)
         receiver.arrived.append(message)
 
-    def tell(self) -> None:
-        """Tell the receivers what they got, and then `on_told`."""
+    def notify_receivers(self) -> None:
+        """Notify the receivers of new messages, then the observer."""
         reached = self._reached
         if reached:
             self._reached = []
-            self.telling = True
+            self.notifying = True
             for receiver in reached:
-                receiver.tell()
-            self.telling = False
-            self.on_told()
+                receiver.notify()
+            self.notifying = False
+            self._observer.receivers_notified()
 
     async def finish(self, within: float) -> bool:
-        """Close with the broker's agreement: it has processed everything sent before. False if that took
-        longer than ``within`` seconds, or the connection is gone already."""
+        """Close with a handshake, so that the broker processes everything sent before. Returns False if that took
+        longer than ``within`` seconds, or if the connection had already ended."""
         try:
             async with asyncio.timeout(within):
                 if not self.is_open:
@@ -177,7 +194,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             await self.abort()
 
     async def abort(self) -> None:
-        """End the connection at once. Returns when the socket is closed."""
+        """End the connection at once, and return when the socket is closed."""
         if not self._handshake.done():
             self._handshake.cancel()
         if self._stream is not None:
@@ -186,13 +203,13 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             await self._ended.wait()
 
     def drop(self, error: Exception | None = None) -> None:
-        """Begin to end the connection, for the reason ``error``; what is still buffered is lost."""
+        """Start ending the connection, with ``error`` as the reason. Buffered output is lost."""
         if self._stream is not None:
             self._error = self._error or error or pika.exceptions.ConnectionClosedByClient(200, "closed")
             self._remove_heartbeat()
             self._stream.abort()
 
-    # What pika asks of an adapter.
+    # The adapter methods of pika.connection.Connection.
 
     def _adapter_connect_stream(self) -> None:
         raise NotImplementedError("opened by Connection.open")
@@ -202,14 +219,15 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
             return
         self.flush()
         if isinstance(self._error, pika.exceptions.ConnectionClosedByClient):
-            self._stream.close()  # with TLS's goodbye: without it the broker may keep the connection half a minute
+            # Sends TLS close_notify: without it the broker may keep the connection for half a minute.
+            self._stream.close()
         else:
             self._stream.abort()
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._end_turn)
         self._out.append(data)
         self._out_size += len(data)
         if self._out_size >= FLUSH_AT:
@@ -234,12 +252,12 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         )
         self._frame_buffer = data[consumed:]
         self.frames_received += frames
-        self.bytes_received += len(data_in)  # heartbeats count what arrives, be it complete or not
+        self.bytes_received += len(data_in)  # the heartbeat check counts incomplete frames too
 
     def _create_channel(self, channel_number: int, on_open_callback: Callable[[Any], Any] | None) -> Channel:
         return Channel(self, channel_number, on_open_callback)
 
-    # What asyncio tells a protocol.
+    # The methods of asyncio.BufferedProtocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._stream = stream = cast(asyncio.Transport, transport)
@@ -252,7 +270,7 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._guarded(self._on_data_available, bytes(self._buffer[:nbytes]))
-        self._guarded(self.tell)
+        self._guarded(self.notify_receivers)
 
     def pause_writing(self) -> None:
         self._observer.pressure(self, True)
@@ -266,13 +284,14 @@ class Connection(pika.connection.Connection, asyncio.BufferedProtocol):
         error: Exception = self._error or hung_up
         if not self._handshake.done():
             self._handshake.set_exception(error)
-            # pika logs its guesses about a handshake that ended early as errors; ours is no guess.
+            # For a handshake that ended early, pika logs guesses as errors. A ConnectionError avoids that.
             error = ConnectionError(str(error))
         self._guarded(self._on_stream_terminated, error)
         self._ended.set()
 
     def _guarded(self, function: Callable[..., object], *args: object) -> None:
-        """Nothing that goes wrong in here may vanish in the loop, or leave a connection that only looks alive."""
+        """Call ``function``. An unexpected exception is logged and ends the connection: asyncio would drop the
+        exception, and the connection would look alive but not work."""
         try:
             function(*args)
         except Exception as error:

@@ -1,6 +1,7 @@
-"""Declaring and asking: the synchronous side of a session, on channels of its own.
+"""Declarations and queries of a session, on separate channels.
 
-The broker answers a refused or failed request by closing the channel. Here that harms nobody else.
+The broker answers a refused or failed request by closing the channel. On separate channels, this affects no
+consumer and no publisher.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rpclib.errors import AccessDenied, ConnectionLost, TransportError
 from rpclib_amqp.channel import Channel, ChannelClosed
 from rpclib_amqp.connection import Connection
 from rpclib_amqp.topology import Exchange, Plan, Queue
-from rpclib_amqp.trial import Trial
+from rpclib_amqp.trial_consumer import TrialConsumer
 
 T = TypeVar("T")
 LOG = logging.getLogger("rpclib_amqp")
@@ -23,36 +24,38 @@ ACCESS_REFUSED = 403
 NOT_FOUND = 404
 RESOURCE_LOCKED = 405
 PRECONDITION_FAILED = 406
-AT_A_TIME = 4
-"""Requests, if there are so many: declaring takes the broker some time, of which it can use for others."""
+MAX_CONCURRENT = 4
+"""Number of concurrent requests: while the broker works on one declaration, it can start others."""
 
 
 class Vanished(TransportError):
-    """What had been declared a moment before is gone: an operator deletes things. Trying again is worth it."""
+    """A queue or exchange that had just been declared is gone: an operator deleted it. A retry may succeed."""
 
 
 class Control:
-    """One request at a time on a channel, each to its end even if its caller is cancelled: its answer may be the
-    channel's end, which must not be taken for the answer to the next one. Every method raises TransportError."""
+    """Makes requests, one at a time on each channel. A request is completed even if its caller is cancelled: its
+    answer may be the close of the channel, which must not be mistaken for the answer to the next request. Every
+    method raises TransportError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._idle: list[Channel] = []
-        self._turns = asyncio.Semaphore(AT_A_TIME)
+        self._turns = asyncio.Semaphore(MAX_CONCURRENT)
         self._requests: set[asyncio.Task[Any]] = set()
 
-    async def declare(self, plan: Plan) -> tuple[str, Trial | None]:
-        """Make the exchange, the queue and the binding of ``plan`` exist, and see whether the queue may be consumed
-        from, unless it is private. Returns the queue's name, and the trial if something came with it."""
+    async def declare(self, plan: Plan) -> tuple[str, TrialConsumer | None]:
+        """Declare the exchange, the queue and the binding of ``plan``. Unless the queue is private, also check with
+        a trial consumer that the queue may be consumed from. Returns the queue's name, and the trial consumer if it
+        received a message."""
         try:
-            name, early, complete = await self._in_turn(self._at_once, plan)
+            name, early, complete = await self._in_turn(self._declare_pipelined, plan)
         except ChannelClosed as error:
             raise failed("cannot declare", error) from None
         if complete:
             return name, early
         if name and not plan.queue.durable:
             await self.delete(name)
-        return await self._one_by_one(plan)
+        return await self._declare_one_by_one(plan)
 
     async def declare_exchange(self, exchange: Exchange) -> None:
         async def exists() -> bool:
@@ -69,7 +72,7 @@ class Control:
             )
 
     async def declare_queue(self, queue: Queue) -> str:
-        """Returns its name, which the broker chose if ``queue`` has none."""
+        """Declare ``queue``. Returns its name, which the broker chooses if ``queue`` has none."""
 
         async def exists() -> bool:
             return bool(queue.name) and await self.consumers(queue.name) is not None
@@ -94,14 +97,14 @@ class Control:
                 raise failed(f'cannot bind queue "{queue}" to exchange "{plan.exchange.name}"', error) from None
 
     async def delete(self, queue: str) -> None:
-        """Delete ``queue`` if it exists, and whatever comes of it."""
+        """Delete ``queue`` if it exists. A failure is only logged."""
         try:
             await self._ask("queue_delete", queue)
         except ChannelClosed as error:
             LOG.debug("cannot delete queue %s: %s", queue, error)
 
     async def has_exchange(self, exchange: Exchange) -> bool:
-        """Whether it exists. Asking needs no permission."""
+        """Whether ``exchange`` exists. The query needs no permission."""
         try:
             await self._ask("exchange_declare", exchange.name, passive=True)
         except ChannelClosed as error:
@@ -111,8 +114,8 @@ class Control:
         return True
 
     async def consumers(self, queue: str) -> int | None:
-        """How many consume from ``queue``; None if there is no such queue. Of another connection's exclusive
-        queue the broker tells only that it exists, hence has its one consumer."""
+        """The number of consumers of ``queue``; None if there is no such queue. For an exclusive queue of another
+        connection the broker reveals only that it exists; such a queue has one consumer."""
         try:
             found = await self._ask("queue_declare", queue, passive=True)
         except ChannelClosed as error:
@@ -123,10 +126,11 @@ class Control:
             raise failed(f'cannot look for queue "{queue}"', error) from None
         return int(found.consumer_count)
 
-    async def _at_once(self, channel: Channel, plan: Plan) -> tuple[str, Trial | None, bool]:
-        """All that `declare` does, in two round trips. The last is False if some of it was refused; then the name
-        is that of what was declared all the same, or empty."""
-        exchange, queue, trial = plan.exchange, plan.queue, Trial(channel)
+    async def _declare_pipelined(self, channel: Channel, plan: Plan) -> tuple[str, TrialConsumer | None, bool]:
+        """Make all requests of `declare` in two round trips. Returns the name of the queue, the trial consumer if
+        it received a message, and whether all requests succeeded. If not, the name is empty unless the queue was
+        declared."""
+        exchange, queue, trial = plan.exchange, plan.queue, TrialConsumer(channel)
         declared = channel.request(
             channel.queue_declare,
             queue.name,
@@ -155,8 +159,9 @@ class Control:
             return str(declared.result().queue) if known else "", None, False
         return str(declared.result().queue), came, True
 
-    async def _one_by_one(self, plan: Plan) -> tuple[str, Trial | None]:
-        """The same, telling what is refused and making do without what exists already."""
+    async def _declare_one_by_one(self, plan: Plan) -> tuple[str, TrialConsumer | None]:
+        """Make the requests of `declare` one by one. Errors name the refused request, and existing queues and
+        exchanges are used as they are."""
         await self.declare_exchange(plan.exchange)
         name = await self.declare_queue(plan.queue)
         try:
@@ -168,20 +173,23 @@ class Control:
         if not plan.queue.durable:
             return name, None
         try:
-            return name, await self._in_turn(self._try, name)
+            return name, await self._in_turn(self._try_consuming, name)
         except ChannelClosed as error:
             raise failed(f'cannot consume from queue "{name}"', error) from None
 
-    async def _try(self, channel: Channel, queue: str) -> Trial | None:
-        trial = Trial(channel)
+    async def _try_consuming(self, channel: Channel, queue: str) -> TrialConsumer | None:
+        trial = TrialConsumer(channel)
         await asyncio.gather(*trial.begin(queue))
         return await trial.finish()
 
     async def _declare(
         self, what: str, exists: Callable[[], Awaitable[bool]], method: str, *args: object, **kwargs: object
     ) -> Any:
-        """The broker's answer; None when what exists is used as it is: without the permission to create it, or
-        if someone created it with other properties. Nothing is ever deleted."""
+        """Declare a queue or exchange, called ``what`` in errors. Returns the broker's answer.
+
+        Returns None if an existing one is used as it is, because the user may not create it, or because it has
+        other properties. Nothing is ever deleted.
+        """
         try:
             return await self._ask(method, *args, **kwargs)
         except ChannelClosed as error:
@@ -205,7 +213,7 @@ class Control:
         return await self._in_turn(ask)
 
     async def _in_turn(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
-        """What ``function(channel, *args)`` returns, which has the channel for itself."""
+        """Call ``function(channel, *args)`` with a channel that no other request uses, and return its result."""
         task = asyncio.get_running_loop().create_task(self._take_turn(function, *args))
         self._requests.add(task)
         task.add_done_callback(self._on_answered)
@@ -217,17 +225,17 @@ class Control:
             try:
                 return await function(channel, *args)
             finally:
-                if channel.is_open and not channel.consumers:  # else it is a trial's
+                if channel.is_open and not channel.consumers:  # else a trial consumer owns it
                     self._idle.append(channel)
 
     def _on_answered(self, task: asyncio.Task[Any]) -> None:
         self._requests.discard(task)
         if not task.cancelled():
-            task.exception()  # retrieved, in case the caller was cancelled and nobody else will
+            task.exception()  # mark as retrieved: the caller may have been cancelled
 
 
 def failed(what: str, error: ChannelClosed) -> TransportError:
-    """The error to raise for a request that ended its channel."""
+    """The error to raise for a request that closed its channel."""
     if not error.code:
         return ConnectionLost(f"{what}: {error}")
     if error.code == ACCESS_REFUSED:

@@ -1,7 +1,7 @@
 """One session with RabbitMQ: a connection to publish with and one to consume with.
 
-They are two because the broker stops reading from a connection that publishes while it is short of memory or
-disk; acknowledgements and declarations must go on then.
+Two connections are needed because a broker short of memory or disk stops reading from connections that publish.
+Acknowledgements and declarations must continue in that state.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from rpclib_amqp.window import Window
 LOG = logging.getLogger("rpclib_amqp")
 
 MAX_BODY = 16 * 1024 * 1024
-"""RabbitMQ's own default limit since 4.0."""
+"""RabbitMQ's default message size limit since 4.0."""
 CLOSE_WITHIN = 3.0
-"""Seconds that a close waits for the broker to have processed what was sent."""
+"""Seconds that a close waits for the broker to process the messages sent before."""
 
 
 class AmqpDriver(Driver):
-    """RabbitMQ 3.8 and later, by AMQP 0-9-1."""
+    """A session with RabbitMQ 3.8 or later over AMQP 0-9-1."""
 
     spi_version: ClassVar[int] = 0
     capabilities: frozenset[Capability] = frozenset(
@@ -65,7 +65,7 @@ class AmqpDriver(Driver):
     max_body = MAX_BODY
 
     def __init__(self, host: Host, observer: Observer) -> None:
-        """For `open` only."""
+        """Called by `open` only."""
         self.gate = Gate()
         self._host = host
         self._observer = observer
@@ -75,7 +75,7 @@ class AmqpDriver(Driver):
         self._subscriptions: set[AmqpSubscription] = set()
         self._publishing: Connection
         self._consuming: Connection
-        self._control: Control
+        self.control: Control
         self._consumers: Consumers
         self._admin: AmqpAdmin
         self._publisher: Publisher
@@ -97,13 +97,11 @@ class AmqpDriver(Driver):
 
     def _begin(self, publishing: Connection, consuming: Connection, channel: Channel) -> None:
         self._publishing, self._consuming = publishing, consuming
-        self._control = Control(consuming)
+        self.control = Control(consuming)
         self._consumers = Consumers(consuming, acknowledged=True)
-        consuming.on_told = self._on_told
         self._publisher = Publisher(publishing, channel, self._observer, self._ending, self.gate)
-        publishing.on_written = Window(channel, self.pressure).written
-        self._ending.start(keep_bound(consuming, self._control, self._subscriptions))
-        channel.on_closed = self._on_publishing_refused
+        publishing.limit(Window(channel, self))
+        self._ending.start(keep_bound(consuming, self.control, self._subscriptions))
         self._begun = True
         if not (publishing.is_open and consuming.is_open):
             self.connection_ended(ConnectionError("it ended while the session was being opened"))
@@ -120,22 +118,20 @@ class AmqpDriver(Driver):
 
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> AmqpSubscription:
         self._ending.check()
-        inbox = address.kind is Kind.INBOX  # the only kind that does not acknowledge
+        inbox = address.kind is Kind.INBOX  # the only kind that is consumed without acknowledgements
         consumers = Consumers(self._consuming, acknowledged=False) if inbox else self._consumers
-        subscription = AmqpSubscription(
-            address, prefetch, consumers, self._control, arrived, self._ending.lose, self._subscriptions.discard
-        )
+        subscription = AmqpSubscription(self, address, prefetch, consumers, arrived)
         self._subscriptions.add(subscription)
         await subscription.start()
         return subscription
 
     async def subscribers(self, address: Address) -> int | None:
-        """For an ALL address None: the broker does not tell how many queues an exchange has."""
+        """The number of subscribers. None for an ALL address: AMQP cannot count the queues bound to an exchange."""
         self._ending.check()
         if address.kind is Kind.ALL:
             return None
         queue = address.key if address.kind is Kind.INBOX else plan(address).queue.name
-        return await self._control.consumers(queue) or 0
+        return await self.control.consumers(queue) or 0
 
     async def queues(self, exchange: str) -> list[QueueInfo]:
         return await self._admin.queues(exchange)
@@ -150,18 +146,18 @@ class AmqpDriver(Driver):
         if self._ending.close() and flush:
             await self._close_politely()
         else:
-            self._let_go()
+            self._end_gates_and_subscriptions()
             self._publisher.end()
             await asyncio.gather(*(each.abort() for each in self._connections()))
         await self._ending.join()
 
     async def _close_politely(self) -> None:
-        self._let_go()
+        self._end_gates_and_subscriptions()
         try:
-            await self._publisher.settle(CLOSE_WITHIN / 2)
+            await self._publisher.wait_until_released(CLOSE_WITHIN / 2)
             self._publisher.end()
             done, _ = await asyncio.gather(*(each.finish(CLOSE_WITHIN) for each in self._connections()))
-        except BaseException:  # cancelled: then at once
+        except BaseException:  # cancelled: close at once
             self._publisher.end()
             for each in self._connections():
                 each.drop()
@@ -173,7 +169,15 @@ class AmqpDriver(Driver):
         if self._ending.error is None:
             self._publishing.drop()
 
-    # What the connections report.
+    # Events of the subscriptions.
+
+    def lose(self, error: TransportError) -> None:
+        self._ending.lose(error)
+
+    def forget(self, subscription: AmqpSubscription) -> None:
+        self._subscriptions.discard(subscription)
+
+    # Events of the connections, and of the channel to publish on.
 
     def pressure(self, source: object, on: bool) -> None:
         if on:
@@ -192,28 +196,30 @@ class AmqpDriver(Driver):
         reason = getattr(error, "reply_text", "") or str(error)
         self._ending.lose(ConnectionLost(f"connection to {self._host} lost: {reason}", maybe_executed=True))
 
-    def _on_publishing_refused(self, error: ChannelClosed) -> None:
-        # Everything sent since is lost, and nobody knows what that was: the core must treat it as unanswered.
+    def channel_closed(self, channel: Channel, error: ChannelClosed) -> None:
+        if not self._begun:
+            return  # `open` raises it
+        # The broker dropped an unknown number of later messages too: the core must treat them all as unanswered.
         if error.code == ACCESS_REFUSED:
             self._ending.lose(AccessDenied(f"the broker refused a message: {error}"))
         elif error.code:
             self._ending.lose(ConnectionLost(f"the broker refused a message: {error}", maybe_executed=True))
 
-    def _on_told(self) -> None:
-        self._consumers.told()
-        self._publishing.turn_next()  # answers, or the next calls of those who got theirs
+    def receivers_notified(self) -> None:
+        self._consumers.notified()
+        self._publishing.flush_next_turn()  # woken tasks send answers, or their next calls
 
     def _on_lost(self, error: TransportError) -> None:
-        self._consuming.tell()  # what has arrived is taken now or never
-        self._let_go()
+        self._consuming.notify_receivers()  # last chance to take the messages that have arrived
+        self._end_gates_and_subscriptions()
         self._publisher.end()
         self._dying = asyncio.gather(*(each.abort() for each in self._connections()))
 
-    def _let_go(self) -> None:
-        """Nobody waits to send, and nothing is taken, any more."""
+    def _end_gates_and_subscriptions(self) -> None:
+        """End all waiting for a gate, and all subscriptions; acknowledge what they took."""
         assert self._ending.error is not None
         self.gate.end(self._ending.error)
-        self._publisher.let_go(self._ending.error)
+        self._publisher.end_gates(self._ending.error)
         self._consumers.settle()
         for subscription in list(self._subscriptions):
             subscription.end()

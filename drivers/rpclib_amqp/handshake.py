@@ -1,29 +1,34 @@
-"""From a URL to open connections, or to an error an operator can act on."""
+"""Open the connections of a session, or raise an error that an operator can act on."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
+from typing import Protocol
 
 import pika.exceptions
 
 from rpclib.errors import AccessDenied, TransportError, Unreachable
 from rpclib.url import TransportURL
-from rpclib_amqp.channel import Channel, ChannelClosed
+from rpclib_amqp.channel import Channel, ChannelClosed, ChannelObserver
 from rpclib_amqp.connection import Connection, ConnectionObserver
 from rpclib_amqp.options import AmqpOptions, parameters, tls_context
 
 _DENIED = (403, 530)  # ACCESS_REFUSED: credentials. NOT_ALLOWED: the vhost.
 
 
-async def connect(
-    url: TransportURL, options: AmqpOptions, observer: ConnectionObserver
-) -> tuple[Connection, Connection, Channel]:
-    """The connection to publish with, the one to consume with, and a channel of the former.
+class SessionObserver(ConnectionObserver, ChannelObserver, Protocol):
+    """Gets the events of both connections, and the end of the channel to publish on."""
 
-    All to the one host of ``url``, and all within ``options.handshake_timeout``. Raises Unreachable, or
-    AccessDenied and ConfigError for what another attempt would not change.
+
+async def connect(
+    url: TransportURL, options: AmqpOptions, observer: SessionObserver
+) -> tuple[Connection, Connection, Channel]:
+    """Open the connection to publish with, the connection to consume with, and a channel of the first.
+
+    Both connections are to the one host of ``url``; everything is done within ``options.handshake_timeout``.
+    Raises Unreachable if a further attempt may succeed, else AccessDenied or ConfigError.
     """
     tls = tls_context(url, options)
     opened: list[Connection] = []
@@ -31,7 +36,7 @@ async def connect(
         async with asyncio.timeout(options.handshake_timeout):
             opened.append(await Connection.open(parameters(url, options, "publishing"), tls, observer))
             opened.append(await Connection.open(parameters(url, options, "consuming"), tls, observer))
-            return opened[0], opened[1], await opened[0].open_channel()
+            return opened[0], opened[1], await opened[0].open_channel(observer)
     except BaseException as error:
         for connection in opened:
             await connection.abort()

@@ -1,4 +1,4 @@
-"""RabbitMQ's management plugin, for what AMQP cannot tell: one HTTP request, one JSON answer."""
+"""Client of RabbitMQ's management plugin: one HTTP request, one JSON answer. It provides what AMQP cannot."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rpclib.url import Host, TransportURL
 from rpclib_amqp.options import AmqpOptions, tls_context
 
 ANSWER_WITHIN = 10.0
-"""Seconds for connecting and the whole answer."""
+"""Seconds for connecting and receiving the whole answer."""
 WHERE = {"amqp": ("http", 15672), "amqps": ("https", 15671)}
-"""What the plugin listens at, unless told otherwise, beside AMQP with and without TLS."""
+"""Default scheme and port of the plugin, for each scheme of the AMQP URL."""
 HELP = (
     "enable the plugin there (rabbitmq-plugins enable rabbitmq_management), "
     "or say where it is with the option management=http://host:port"
@@ -28,7 +28,7 @@ HELP = (
 
 
 class Management:
-    """The plugin of the broker that ``url`` names, asked as the user of ``url``."""
+    """The management plugin of the broker in ``url``, queried with the credentials of ``url``."""
 
     def __init__(self, url: TransportURL, options: AmqpOptions) -> None:
         self._url = url
@@ -37,7 +37,7 @@ class Management:
         self.base = options.management or f"{scheme}://{Host(url.hosts[0].name, port)}"
 
     async def get(self, *path: str) -> Any:
-        """The JSON at ``/api/`` and the parts of ``path``. Raises TransportError saying what to do."""
+        """Get the JSON at ``/api/`` plus the parts of ``path``. Raises a TransportError that says what to do."""
         if self._options.auth == "external":
             raise AccessDenied("listing queues needs a user and a password, which auth=external does without")
         base = urlsplit(self.base)
@@ -61,7 +61,7 @@ class Management:
         return self._url.path or "/"
 
     def _tls(self, base: SplitResult) -> ssl.SSLContext | None:
-        # The scheme of the base decides, which need not be TLS just because that of AMQP is.
+        # The scheme of the base URL decides; it is independent of the scheme of the AMQP URL.
         return tls_context(replace(self._url, scheme="amqps"), self._options) if base.scheme == "https" else None
 
     def _authorization(self) -> str:
@@ -70,7 +70,7 @@ class Management:
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def _parsed(self, answer: http.client.HTTPResponse) -> Any:
-        """What the broker said. Raises AccessDenied, or ValueError for what RabbitMQ does not say."""
+        """Parse the answer. Raises AccessDenied, or ValueError for an answer that RabbitMQ would not give."""
         if answer.status == http.client.UNAUTHORIZED:
             raise AccessDenied(
                 f'{self.base} refuses to list queues for the user "{self._url.user or "guest"}": '
@@ -87,7 +87,7 @@ class Management:
 async def _get(
     base: SplitResult, tls: ssl.SSLContext | None, target: str, authorization: str
 ) -> http.client.HTTPResponse:
-    """Not with http.client's own connection, which blocks: only its parser is used."""
+    """Make an HTTP GET request. Only the parser of http.client is used, because its connections block."""
     port = base.port or (443 if tls else 80)
     reader, writer = await asyncio.open_connection(base.hostname, port, ssl=tls)
     try:
@@ -97,14 +97,14 @@ async def _get(
         )
         received = await reader.read()
     finally:
-        writer.transport.abort()  # at once: there is nothing left to say, not even by TLS
+        writer.transport.abort()  # no TLS close_notify needed: the exchange is complete
     answer = http.client.HTTPResponse(cast(socket.socket, _Received(received)))
     answer.begin()
     return answer
 
 
 class _Received:
-    """Bytes in the place of a socket."""
+    """Received bytes that http.client reads like a socket."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

@@ -1,4 +1,4 @@
-"""The options of an ``amqp://`` or ``amqps://`` URL, and what pika and ssl make of them."""
+"""The options of an ``amqp://`` or ``amqps://`` URL, and the pika parameters and TLS context made from them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AmqpOptions(BaseModel):
 
 
 def parameters(url: TransportURL, options: AmqpOptions, role: str) -> pika.ConnectionParameters:
-    """What pika needs for the handshake; ``role`` ends up in the connection's name."""
+    """The parameters of pika's handshake. ``role`` becomes part of the connection's name."""
     credentials: pika.credentials.PlainCredentials | pika.credentials.ExternalCredentials
     if options.auth == "external":
         credentials = pika.credentials.ExternalCredentials()
@@ -76,7 +76,7 @@ def parameters(url: TransportURL, options: AmqpOptions, role: str) -> pika.Conne
 
 
 def check(url: TransportURL, options: AmqpOptions) -> None:
-    """Raises ConfigError for TLS options that would be without effect, or lack another."""
+    """Check TLS options. Raises ConfigError for an option without effect, or one that needs another."""
     tls = options.tls_ca or options.tls_cert or options.tls_key or options.auth == "external"
     if tls and url.scheme != "amqps":
         raise ConfigError("tls_* options and auth=external need TLS: write amqps:// instead of amqp://")
@@ -85,13 +85,13 @@ def check(url: TransportURL, options: AmqpOptions) -> None:
 
 
 def tls_context(url: TransportURL, options: AmqpOptions) -> ssl.SSLContext | None:
-    """The TLS context of an ``amqps`` URL, None for ``amqp``. Raises ConfigError for files that cannot be used."""
+    """The TLS context of an ``amqps`` URL; None for ``amqp``. Raises ConfigError for unusable files."""
     if url.scheme != "amqps":
         return None
     try:
         context = ssl.create_default_context(cafile=options.tls_ca)
         if options.tls_cert and options.tls_key:
-            # A password of our own choosing, because OpenSSL would ask for one on the terminal.
+            # An empty password, because OpenSSL would otherwise ask for one on the terminal.
             context.load_cert_chain(options.tls_cert, options.tls_key, password="")
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"cannot use the files of tls_ca, tls_cert and tls_key: {error}") from None

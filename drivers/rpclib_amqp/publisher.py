@@ -1,4 +1,4 @@
-"""Sending: one channel for everything, and scouts that go before it."""
+"""Sending: one main channel, and probes for the first messages to an address."""
 
 from __future__ import annotations
 
@@ -15,40 +15,44 @@ from rpclib_amqp import codec
 from rpclib_amqp.channel import Channel, ChannelClosed
 from rpclib_amqp.connection import Connection
 from rpclib_amqp.control import ACCESS_REFUSED, NOT_FOUND
-from rpclib_amqp.scout import Scout
+from rpclib_amqp.probe import Probe
 from rpclib_amqp.topology import INBOX_KEYS, Plan, plan
 
 MAX_EXPIRATION_MS = 2**32 - 1
-SCOUTS = 100
-"""At a time; the broker allows 2047 channels for a connection."""
-SPARE_SCOUTS = 8
-"""Kept for the next addresses."""
-MORE_FOR = 2.0
-"""Seconds for which more than those are kept, since addresses come in bursts."""
+MAX_PROBES = 100
+"""Number of probes in use at a time. The broker allows 2047 channels for a connection."""
+SPARE_PROBES = 8
+"""Number of idle probes kept for later addresses."""
+KEEP_EXTRA_FOR = 2.0
+"""Seconds for which more idle probes are kept, since new addresses come in bursts."""
 FRESH = 5.0
-"""Seconds for which a message that arrived vouches for its address. A thousand addresses in turn must come around
-within that, on a slow machine too, or else all of them would stay with the scouts."""
+"""Seconds for which a confirmed message proves that its address works. A program that sends to a thousand addresses
+in turn must reach each again within this time, even on a slow machine; otherwise all of them would stay with
+probes."""
 HELD_AT_MOST = 10_000
 HELD_BYTES_AT_MOST = 1024 * 1024
-"""Messages and bytes held for one address with which its gate shuts."""
+"""Messages and bytes held for one address at which the gate of the address shuts."""
 
 
 class AmqpRoute:
-    """An address prepared for sending. ``arrived`` is when a scout's message last did. ``held`` are messages with
-    their deadlines that wait, in order, for a scout to return; once ``open``, none ever does again."""
+    """An address prepared for sending.
+
+    ``last_arrival`` is the time of the last message that a probe delivered. ``held`` contains, in order, messages
+    and their deadlines that wait for the probe. Once the route is ``open``, no message is held any more.
+    """
 
     __slots__ = (
-        "arrived",
         "exchange",
         "gate",
         "held",
         "held_size",
+        "invalid_key",
         "key",
+        "last_arrival",
         "mandatory",
         "method",
-        "nobody",
         "open",
-        "scouting",
+        "probing",
     )
 
     def __init__(self, target: Plan, channel: int, gate: Gate, mandatory: bool) -> None:
@@ -58,16 +62,16 @@ class AmqpRoute:
         self.mandatory = mandatory
         self.method = codec.publish(channel, self.exchange, self.key, mandatory)
         self.open = False
-        self.nobody = False
-        """It leads nowhere: the key of the inbox is none."""
-        self.arrived = -FRESH
+        self.invalid_key = False
+        """Whether the key is no valid inbox key, so that messages reach nobody."""
+        self.last_arrival = -FRESH
         self.held: deque[tuple[bytes, float | None]] = deque()
         self.held_size = 0
-        self.scouting: asyncio.Task[None] | None = None
+        self.probing: asyncio.Task[None] | None = None
 
 
 class Publisher:
-    """``gate`` is the session's."""
+    """Sends the messages of a session. ``gate`` is the gate of the session."""
 
     def __init__(
         self,
@@ -85,24 +89,24 @@ class Publisher:
         self._gate = gate
         self._loop = asyncio.get_running_loop()
         self._routes: dict[Address, AmqpRoute] = {}
-        self._fused = connection.longest_frame if codec.IN_USE else 0
-        """The longest body that the codec sends."""
+        self._codec_limit = connection.longest_frame if codec.IN_USE else 0
+        """Length of the longest body that the codec packs."""
         self._ttl: float | None = None
         self._expiration = b""
-        self._scouts = asyncio.Semaphore(SCOUTS)
-        self._spare: list[Scout] = []
+        self._probe_slots = asyncio.Semaphore(MAX_PROBES)
+        self._spare: list[Probe] = []
         self._retiring: asyncio.TimerHandle | None = None
         channel.add_on_return_callback(self._on_return)
 
     def route(self, address: Address, must_arrive: bool) -> AmqpRoute:
-        """Prepare ``address``."""
-        if address.kind is Kind.INBOX:  # its queue lives as long as its only reader: nothing to find out
+        """Prepare ``address`` for sending."""
+        if address.kind is Kind.INBOX:  # its queue exists as long as its only reader: no probe needed
             if INBOX_KEYS.fullmatch(address.key):
                 route = AmqpRoute(plan(address), self._number, self._gate, must_arrive)
                 route.open = True
-            else:  # any other queue, to the broker
+            else:  # not an inbox: the default exchange would route it to any queue of that name
                 route = AmqpRoute(plan(Address.inbox("")), self._number, self._gate, must_arrive)
-                route.nobody = True
+                route.invalid_key = True
             return route
         known = self._routes.get(address)
         if known is None:
@@ -111,12 +115,12 @@ class Publisher:
         return known
 
     def send(self, route: AmqpRoute, body: bytes, ttl: float | None) -> None:
-        """Publish, or have a scout do it, or hold until one is back."""
+        """Publish on the main channel if the route is open. Otherwise hold the message for a probe."""
         if not route.open and not self._opens(route):
             self._hold(route, body, ttl)
             return
         size = len(body)
-        if not 0 < size <= self._fused:
+        if not 0 < size <= self._codec_limit:
             self._channel.basic_publish(route.exchange, route.key, body, _properties(route, ttl), route.mandatory)
             return
         if ttl is None or not route.mandatory:
@@ -128,36 +132,39 @@ class Publisher:
             expiration = self._expiration = _expiration(ttl).encode()
         self._connection.emit(route.method, codec.content(self._number, size, expiration), body, size)
 
-    async def settle(self, within: float) -> None:
-        """Return when nothing is held any more, at the latest after ``within`` seconds."""
-        scouting: list[asyncio.Task[None]] = [
-            route.scouting for route in self._routes.values() if route.scouting is not None
+    async def wait_until_released(self, within: float) -> None:
+        """Return when no message is held any more, at the latest after ``within`` seconds."""
+        probing: list[asyncio.Task[None]] = [
+            route.probing for route in self._routes.values() if route.probing is not None
         ]
-        if scouting:
-            await asyncio.wait(scouting, timeout=within)
+        if probing:
+            await asyncio.wait(probing, timeout=within)
 
-    def let_go(self, error: TransportError) -> None:
-        """Nobody waits to send any more."""
+    def end_gates(self, error: TransportError) -> None:
+        """End all waiting for the gates of routes, with ``error``."""
         for route in self._routes.values():
             route.gate.end(error)
 
     def end(self) -> None:
-        """Drop what is held."""
+        """Drop the held messages."""
         if self._retiring is not None:
             self._retiring.cancel()
         for route in self._routes.values():
             route.held.clear()
-            if route.scouting is not None:
-                route.scouting.cancel()
+            if route.probing is not None:
+                route.probing.cancel()
 
     def _opens(self, route: AmqpRoute) -> bool:
-        """Seldom used addresses stay with the scouts: what a message found out is worth nothing minutes later, and
-        this channel must not meet an address at a bad moment."""
-        route.open = route.scouting is None and self._loop.time() < route.arrived + FRESH
+        """Open the route if a probe's message arrived recently. Returns whether it is open.
+
+        Seldom used addresses stay with probes: a confirmation minutes ago does not show that the main channel can
+        send to the address now.
+        """
+        route.open = route.probing is None and self._loop.time() < route.last_arrival + FRESH
         return route.open
 
     def _hold(self, route: AmqpRoute, body: bytes, ttl: float | None) -> None:
-        if route.nobody:
+        if route.invalid_key:
             if route.mandatory:
                 self._ending.tell_later(self._observer.undeliverable, body, "no inbox has that key")
             return
@@ -165,19 +172,20 @@ class Publisher:
         route.held_size += len(body)
         if route.held_size >= HELD_BYTES_AT_MOST or len(route.held) >= HELD_AT_MOST:
             route.gate.full(True)
-        if route.scouting is None:
-            route.scouting = self._ending.start(self._scout(route))
+        if route.probing is None:
+            route.probing = self._ending.start(self._probe(route))
 
-    async def _scout(self, route: AmqpRoute) -> None:
-        """Send what is held one by one, until one has arrived; then all the rest."""
+    async def _probe(self, route: AmqpRoute) -> None:
+        """Send held messages one by one by a probe, until one has arrived; then send the rest on the main
+        channel."""
         try:
-            async with self._scouts:
+            async with self._probe_slots:
                 while route.held and not route.open:
                     body, deadline = route.held.popleft()
                     route.held_size -= len(body)
-                    reason = await self._first(route, body, self._left(deadline))
+                    reason = await self._send_by_probe(route, body, self._left(deadline))
                     if reason is None:
-                        route.arrived = self._loop.time()
+                        route.last_arrival = self._loop.time()
                         if route.held:
                             self._release(route)
                     elif isinstance(reason, TransportError):
@@ -185,13 +193,13 @@ class Publisher:
                     elif route.mandatory:
                         self._ending.tell(self._observer.undeliverable, body, reason)
         except ChannelClosed:
-            pass  # with its connection, which is the end of the session
+            pass  # the connection ended, and the session with it
         finally:
-            route.scouting = None
+            route.probing = None
             route.gate.full(False)
 
     def _refuse(self, route: AmqpRoute, body: bytes, error: TransportError) -> None:
-        """The broker takes none to that address: neither the one that went nor those behind it."""
+        """Report ``body`` and all held messages as refused: the broker refuses every message to that address."""
         refused = [body, *(held for held, _ in route.held)]
         route.held.clear()
         route.held_size = 0
@@ -199,6 +207,7 @@ class Publisher:
             self._ending.tell(self._observer.refused, each, again(error))
 
     def _release(self, route: AmqpRoute) -> None:
+        """Open the route and send the held messages."""
         route.open = True
         for body, deadline in route.held:
             left = self._left(deadline)
@@ -207,11 +216,12 @@ class Publisher:
         route.held.clear()
         route.held_size = 0
 
-    async def _first(self, route: AmqpRoute, body: bytes, ttl: float | None) -> str | TransportError | None:
-        """Send by scout. Returns why it reached nobody, if so, or why the broker did not take it."""
-        scout = self._clean_spare() or await Scout.open(self._connection)
+    async def _send_by_probe(self, route: AmqpRoute, body: bytes, ttl: float | None) -> str | TransportError | None:
+        """Send a message by a probe. Returns None if it arrived, else why it reached nobody, or the broker's
+        refusal."""
+        probe = self._usable_spare() or await Probe.open(self._connection)
         try:
-            return await scout.publish(route.exchange, route.key, route.mandatory, body, _properties(route, ttl))
+            return await probe.publish(route.exchange, route.key, route.mandatory, body, _properties(route, ttl))
         except ChannelClosed as error:
             if not error.code:
                 raise
@@ -221,23 +231,23 @@ class Publisher:
                 return f'there is no exchange "{route.exchange}"'
             return TransportError(f"the broker refused it: {error}")
         finally:
-            if scout.clean:
-                self._spare.append(scout)
-                if self._retiring is None and len(self._spare) > SPARE_SCOUTS:
-                    self._retiring = self._loop.call_later(MORE_FOR, self._retire)
+            if probe.clean:
+                self._spare.append(probe)
+                if self._retiring is None and len(self._spare) > SPARE_PROBES:
+                    self._retiring = self._loop.call_later(KEEP_EXTRA_FOR, self._retire)
             else:
-                scout.close()
+                probe.close()
 
     def _retire(self) -> None:
         self._retiring = None
-        while len(self._spare) > SPARE_SCOUTS:
+        while len(self._spare) > SPARE_PROBES:
             self._spare.pop(0).close()
 
-    def _clean_spare(self) -> Scout | None:
+    def _usable_spare(self) -> Probe | None:
         while self._spare:
-            scout = self._spare.pop()
-            if scout.clean:
-                return scout
+            probe = self._spare.pop()
+            if probe.clean:
+                return probe
         return None
 
     def _left(self, deadline: float | None) -> float | None:
@@ -252,5 +262,5 @@ def _properties(route: AmqpRoute, ttl: float | None) -> pika.BasicProperties:
 
 
 def _expiration(ttl: float) -> str:
-    """Milliseconds, of which the broker accepts no more than so many."""
+    """Milliseconds, capped at the broker's maximum."""
     return str(min(max(int(ttl * 1000), 0), MAX_EXPIRATION_MS))

@@ -1,4 +1,4 @@
-"""Receiving: one consumer, restored when the broker ends it."""
+"""Receiving: a consumer that is restored when the broker ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from rpclib.address import Address, Kind
 from rpclib.driver import Subscription
@@ -17,41 +17,45 @@ from rpclib_amqp.codec import Message
 from rpclib_amqp.consumers import Consumers
 from rpclib_amqp.control import Control, Vanished, failed
 from rpclib_amqp.topology import Plan, plan
-from rpclib_amqp.trial import Trial
+from rpclib_amqp.trial_consumer import TrialConsumer
 
 LOG = logging.getLogger("rpclib_amqp")
 
 ATTEMPTS = 3
-"""Tries to consume while someone deletes what was just declared, or another's request ends the channel."""
+"""Number of attempts to consume. An attempt may fail because an operator deletes what was just declared, or because
+another consumer's request closes the channel."""
+
+
+class Owner(Protocol):
+    """The part of a session that a subscription uses. ``lose`` ends the session. ``forget`` is called when the
+    subscription ends."""
+
+    control: Control
+
+    def lose(self, error: TransportError) -> None: ...
+
+    def forget(self, subscription: AmqpSubscription) -> None: ...
 
 
 class AmqpSubscription(Subscription):
-    """``arrived`` tells the core; ``lose`` is told of what ends the session, ``forget`` that this is over."""
+    """A subscription that consumes through ``consumers``. ``arrived`` notifies the core."""
 
     def __init__(
-        self,
-        address: Address,
-        prefetch: int,
-        consumers: Consumers,
-        control: Control,
-        arrived: Callable[[], None],
-        lose: Callable[[TransportError], None],
-        forget: Callable[[AmqpSubscription], None],
+        self, session: Owner, address: Address, prefetch: int, consumers: Consumers, arrived: Callable[[], None]
     ) -> None:
+        self._session = session
         self.address = address
         self.plan: Plan = plan(address)
         self.queue = ""
         self.arrived: list[Message] = []
-        """What was not taken, oldest first. Of the first `_old` of them, ``waited`` is the time of arrival."""
-        self._old = 0
-        self._trials: list[Trial] = []
+        """Untaken messages, oldest first. In the first `_timed` messages, ``waited`` is the time of arrival."""
+        self._timed = 0
+        self._trials: list[TrialConsumer] = []
         self._tag = b""
         self._prefetch = prefetch
         self._consumers = consumers
-        self._control = control
-        self._tell_core = arrived
-        self._lose = lose
-        self._forget = forget
+        self._control = session.control
+        self._notify_core = arrived
         self._loop = asyncio.get_running_loop()
         self._ended = False
         self._starting: asyncio.Task[None] | None = None
@@ -60,10 +64,10 @@ class AmqpSubscription(Subscription):
         self._interrupted = True
 
     async def start(self) -> None:
-        """Declare what the address needs and consume. In effect on return. Raises TransportError.
+        """Declare the queue of the address and consume from it. Raises TransportError.
 
-        Cancelled, it goes on behind the scenes and closes when it is done: given up half way, it would leave a
-        queue that fills and that nobody reads.
+        If cancelled, a task completes the start and then closes the subscription. An incomplete start could leave
+        a queue that fills without a reader.
         """
         self._starting = self._loop.create_task(self._establish())
         try:
@@ -83,7 +87,7 @@ class AmqpSubscription(Subscription):
             return 0
         return len(self.arrived) + sum(trial.waiting for trial in self._trials)
 
-    def take(self, limit: int) -> list[Any]:  # of messages, which to mypy are no list of deliveries
+    def take(self, limit: int) -> list[Any]:  # list[Message], which mypy does not accept as list[Delivery]
         if self._ended or limit <= 0:
             return []
         if self._trials:
@@ -94,11 +98,11 @@ class AmqpSubscription(Subscription):
             self.arrived = []
         else:
             taken, self.arrived = taken[:limit], taken[limit:]
-        if self._old:
+        if self._timed:
             now = time.monotonic()
-            for message in taken[: self._old]:
+            for message in taken[: self._timed]:
                 message.waited = now - message.waited
-            self._old = max(self._old - len(taken), 0)
+            self._timed = max(self._timed - len(taken), 0)
         if taken:
             self._consumers.take(self, taken)
         return taken
@@ -114,47 +118,48 @@ class AmqpSubscription(Subscription):
         await asyncio.shield(self._closing)
 
     def end(self) -> None:
-        """Nothing is left to take."""
+        """End the subscription: nothing can be taken any more."""
         self._ended = True
-        self._forget(self)
+        self._session.forget(self)
 
     @property
     def established(self) -> bool:
-        """Whether it consumes, as far as anyone here knows."""
+        """Whether the subscription consumes, as far as the session knows."""
         return not self._ended and self._stopping is None and self._starting is not None and self._starting.done()
 
     async def bind(self) -> None:
-        """Bind again: an operator may have deleted the exchange. Raises TransportError."""
+        """Declare the exchange and bind the queue again, after an operator deleted the exchange. Raises
+        TransportError."""
         if self.established:
             await self._control.declare_exchange(self.plan.exchange)
             await self._control.bind(self.plan, self.queue)
 
-    # What the channel tells a consumer.
+    # Events of the consumer.
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         if not self._ended:
-            self._tell_core()
+            self._notify_core()
         arrived = self.arrived
         if arrived:
             now = time.monotonic()
-            for message in arrived[self._old :]:
+            for message in arrived[self._timed :]:
                 message.waited = now
-            self._old = len(arrived)
-            self._consumers.leave(self)
+            self._timed = len(arrived)
+            self._consumers.keep_untaken(self)
 
     def interrupted(self, reason: str, gone: bool) -> None:
-        """Consume again; a failure of that is the session's. Without its inbox, the name of which others know, a
-        session cannot go on."""
+        """Consume again. If that fails, the session ends. A lost inbox ends the session at once, because other
+        processes know its name."""
         if gone:
             self.arrived.clear()
-            self._old = 0
+            self._timed = 0
         if self._ended or self._stopping is not None:
             return
         self._interrupted = True
         if self._starting is None or not self._starting.done():
-            return  # who starts sees it
+            return  # `_establish` is running and will try again
         if self.address.kind is Kind.INBOX:
-            self._lose(ConnectionLost(f"the inbox was lost: {reason}", maybe_executed=True))
+            self._session.lose(ConnectionLost(f"the inbox was lost: {reason}", maybe_executed=True))
             return
         LOG.warning("consuming again from %s: %s", self.address, reason)
         self._starting = self._loop.create_task(self._start_again())
@@ -179,25 +184,25 @@ class AmqpSubscription(Subscription):
             self._tag = await self._consumers.consume(self, self.queue, self._prefetch)
         except ChannelClosed as error:
             if not self.plan.queue.durable:
-                await self._control.delete(self.queue)  # it goes by itself only with a consumer
+                await self._control.delete(self.queue)  # the broker deletes it only after a consumer was there
             raise failed(f"cannot receive from {self.address}", error) from None
 
     async def _start_again(self) -> None:
         try:
             await self._establish()
         except TransportError as error:
-            self._lose(error)
+            self._session.lose(error)
         if self.waiting:
-            self._tell_core()
+            self._notify_core()
 
-    async def _settled(self) -> None:
-        """Return when no attempt to consume is under way."""
+    async def _wait_for_start(self) -> None:
+        """Return when no start is running."""
         if self._starting is not None:
             await asyncio.wait([self._starting])
-            self._starting.exception()  # retrieved: whoever waited for it may have been cancelled
+            self._starting.exception()  # mark as retrieved: the caller may have been cancelled
 
     async def _stop(self) -> None:
-        await self._settled()
+        await self._wait_for_start()
         await self._consumers.cancel(self, self._tag)
 
     async def _close(self) -> None:

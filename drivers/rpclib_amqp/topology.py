@@ -1,8 +1,8 @@
-"""What exists on the broker for each address. Data only: the words are executed elsewhere.
+"""The exchange, queue and binding of each address. Data only: `control` makes the declarations.
 
-Everything here is a constant of the topology's version. None of it is an option, because two processes that
-declared one queue with different arguments would lock each other out (406 PRECONDITION_FAILED). And all of it
-is legal on RabbitMQ 3.8 to 4.3: queues are durable or exclusive, nothing else.
+All values are constants of the topology's version, not options: two processes that declare one queue with different
+arguments lock each other out (406 PRECONDITION_FAILED). All values are legal on RabbitMQ 3.8 to 4.3: every queue is
+either durable or exclusive.
 
 =====================  =========================================  ============================================
 address                queue                                      bound to
@@ -24,12 +24,12 @@ from rpclib.address import Address, Kind
 
 VERSION = 1
 UNUSED_QUEUE_EXPIRES = 300
-"""Seconds after which the broker deletes a durable queue that has no consumer, with what waits in it."""
+"""Seconds after which the broker deletes a durable queue without consumers, and the messages in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Always durable. The empty name is the default exchange, which exists and takes no bindings."""
+    """A durable exchange. The empty name is the default exchange, which always exists and takes no bindings."""
 
     name: str
     type: Literal["topic", "fanout", "direct"]
@@ -37,7 +37,8 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """``name`` "" lets the broker choose one. An exclusive queue goes with its last consumer or connection."""
+    """A queue. With an empty ``name``, the broker chooses one. An exclusive queue is deleted with its last consumer
+    or its connection."""
 
     name: str
     durable: bool = False
@@ -48,9 +49,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an address is realised: publish to ``exchange`` with ``key``; receive from ``queue``, bound likewise.
+    """How an address is realised: publish to ``exchange`` with ``key``; receive from ``queue``, which is bound to
+    ``exchange`` with ``key``.
 
-    ``acknowledged``: the consumer acknowledges. ``mandatory``: what reaches no queue comes back to the sender.
+    ``acknowledged``: the consumer acknowledges messages. ``mandatory``: a message that reaches no queue is returned
+    to its sender.
     """
 
     exchange: Exchange
@@ -61,7 +64,7 @@ class Plan:
 
 
 INBOX_KEYS = re.compile(r"amq\.gen-[A-Za-z0-9_-]{8,100}")
-"""The names that the broker gives to inboxes. It lets nobody else declare one that begins so."""
+"""The names that the broker gives to inboxes. Clients cannot declare queues with the prefix ``amq.``."""
 DEFAULT_EXCHANGE = Exchange("", "direct")
 SHARED_ARGUMENTS = {"x-expires": UNUSED_QUEUE_EXPIRES * 1000}
 PRIVATE_QUEUE = Queue("", exclusive=True, auto_delete=True)

@@ -1,48 +1,53 @@
-"""How far the broker may lag behind a sender.
+"""Limits how far the broker may lag behind a sender.
 
-Kernels on both sides buffer megabytes, seconds of small messages: calls would wait behind them, and a healthy
-session would look dead. So the broker is asked now and then how far it has got.
+The kernels of both sides buffer megabytes, which is seconds of small messages: calls would wait behind them, and a
+healthy session would look dead. Periodic requests therefore measure how much the broker has processed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from rpclib_amqp.channel import Channel, ChannelClosed
 
 ASK_EVERY = 7_500
-"""Frames; a small message has three, a long one as many more as its body."""
+"""Number of frames between two requests. A small message has three frames, a long one more."""
 AHEAD_AT_MOST = 30_000
-"""Frames on their way, with which the sender is congested. Not bytes: what takes the broker its time is messages,
-and the kernels' buffers hold few that are long."""
+"""Number of unprocessed frames at which the sender is congested. Frames and not bytes: the broker's work depends on
+the number of messages, and the kernels' buffers hold few long ones."""
+
+
+class WindowObserver(Protocol):
+    """Gets the beginning and the end of a congestion."""
+
+    def pressure(self, source: object, on: bool) -> None: ...
 
 
 class Window:
-    """``pressure(source, on)`` is told."""
+    """Counts the frames that the broker has not processed, and reports ``pressure`` at the limit."""
 
-    def __init__(self, channel: Channel, pressure: Callable[[object, bool], None]) -> None:
+    def __init__(self, channel: Channel, observer: WindowObserver) -> None:
         self._channel = channel
-        self._pressure = pressure
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._written = 0
         self._asked = 0
-        """Those that a question follows."""
+        """Number of frames written before the last request."""
         self._answered = 0
 
     def written(self, frames: int) -> None:
-        """So many frames have been written to the channel's connection in all."""
+        """``frames`` is the total number of frames written to the channel's connection."""
         before, self._written = self._written, frames
         if before - self._asked < ASK_EVERY <= frames - self._asked:
-            self._loop.call_soon(self._ask)  # now it could come between the frames of a message
+            self._loop.call_soon(self._ask)  # not at once: the request could split the frames of a message
         if frames - self._answered >= AHEAD_AT_MOST:
-            self._pressure(self, True)
+            self._observer.pressure(self, True)
 
     def _ask(self) -> None:
         self._asked = self._written
-        try:  # a channel does what it is asked in its order among the messages
+        try:  # the broker processes a channel's messages and requests in order
             answer = self._channel.request(self._channel.basic_qos, prefetch_count=0)
         except ChannelClosed:
             return
@@ -52,4 +57,4 @@ class Window:
         if not answer.cancelled() and answer.exception() is None:
             self._answered = asked
             if self._written - asked < AHEAD_AT_MOST:
-                self._pressure(self, False)
+                self._observer.pressure(self, False)

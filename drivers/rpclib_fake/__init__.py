@@ -1,7 +1,7 @@
-"""The in-memory driver: ``fake://`` or ``fake://name``. The specification of the driver interface in code.
+"""The in-memory driver: ``fake://`` or ``fake://name``. It specifies the driver interface in code.
 
-It carries the same bytes as any other driver, within one process, across loops and threads, without sleeping or
-polling. Applications test with it.
+The driver transports the same bytes as any other driver, within one process, across loops and threads, without
+sleeping or polling. It is made for the tests of applications.
 """
 
 from rpclib_fake.driver import FakeDriver

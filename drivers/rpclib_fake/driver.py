@@ -32,6 +32,8 @@ class FakeOptions(BaseModel):
 
 
 class FakeRoute:
+    """An address prepared for sending."""
+
     __slots__ = ("gate", "must_arrive", "queue", "wants_answer")
 
     def __init__(self, queue: Queue, must_arrive: bool) -> None:
@@ -43,7 +45,7 @@ class FakeRoute:
 
 
 class FakeDriver(Driver):
-    """One session. All sessions of one URL in one process reach each other."""
+    """A session. All sessions of one URL in one process reach each other."""
 
     spi_version = 0
     capabilities = frozenset(
@@ -70,7 +72,7 @@ class FakeDriver(Driver):
         self.now = clock_of(self.loop)
         self.gate = Gate()
         self.owed: dict[bytes, hubs.Session] = {}
-        """Tags of messages taken by this session and not answered yet, with their senders."""
+        """Senders of the requests that this session has taken and not answered yet, by tag."""
         self._name = name
         self._observer = observer
         self._ending = Ending(observer, self._end, logging.getLogger("rpclib_fake"))
@@ -138,7 +140,7 @@ class FakeDriver(Driver):
             subscription.give_back(may_have_run=may_have_run)
         with hub.lock:
             for tag, sender in self.owed.items():
-                sender.tell_worker_lost(tag)
+                sender.notify_worker_lost(tag)
             self.owed.clear()
         hubs.leave(self._name, self)
 
@@ -146,27 +148,29 @@ class FakeDriver(Driver):
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
-    # What the hub tells this session; called under its lock, from whatever thread.
+    # Events from the hub. Called under its lock, from any thread.
 
-    def tell_undeliverable(self, message: Message, reason: str) -> None:
+    def notify_undeliverable(self, message: Message, reason: str) -> None:
         self.from_elsewhere(self._observer.undeliverable, message.body, reason)
 
-    def tell_worker_lost(self, tag: bytes) -> None:
+    def notify_worker_lost(self, tag: bytes) -> None:
         self.from_elsewhere(self._observer.worker_lost, tag)
 
-    def tell_level(self, gate: Gate, level: Level) -> None:
-        """A gate of this session shuts at once, and opens on its loop."""
+    def notify_level(self, gate: Gate, level: Level) -> None:
+        """Shut ``gate`` at once if ``level`` is full; otherwise open it, on the loop of this session."""
         if self._ending.error is None:
             gate.shut = level.full
             if not level.full:
                 self.from_elsewhere(self._follow, gate, level)
 
     def _follow(self, gate: Gate, level: Level) -> None:
+        """Set ``gate`` as ``level`` is now."""
         with self.hub.lock:
             gate.full(level.full)
 
     def from_elsewhere(self, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function`` on this session's loop, from any thread, in a later turn, unless it has ended."""
+        """Call ``function`` on the loop of this session, in a later turn, unless the session has ended.
+        Thread-safe."""
         if self._ending.error is None:
-            with contextlib.suppress(RuntimeError):  # its loop was closed, and the session was not
+            with contextlib.suppress(RuntimeError):  # the loop was closed before the session
                 self.loop.call_soon_threadsafe(self._ending.tell, function, *args)

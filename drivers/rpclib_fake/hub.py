@@ -1,4 +1,4 @@
-"""The broker inside the process: queues, who subscribes to them, and what each session still owes."""
+"""The broker inside the process: queues, their subscriptions, and back-pressure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from rpclib.driverkit import Held
 
 HIGH_WATER = 10_000
 HIGH_WATER_BYTES = 16 * 1024 * 1024
-"""What one address may hold; above either, its senders are held until it fell to half."""
+"""Messages and bytes that one address may hold. At either limit, the gates of the address shut; they open at half
+of the limits."""
 ALL_TOGETHER = 10
-"""Times as much for all addresses, which holds all senders."""
+"""Factor of the same limits for all addresses together, at which the gates of all sessions shut."""
 
 
 class Session(Protocol):
-    """What the hub needs of a session."""
+    """The part of a session that the hub uses."""
 
     loop: asyncio.AbstractEventLoop
     now: Callable[[], float]
     gate: Gate
 
-    def tell_undeliverable(self, message: Message, reason: str) -> None: ...
+    def notify_undeliverable(self, message: Message, reason: str) -> None: ...
 
-    def tell_worker_lost(self, tag: bytes) -> None: ...
+    def notify_worker_lost(self, tag: bytes) -> None: ...
 
-    def tell_level(self, gate: Gate, level: Level) -> None: ...
+    def notify_level(self, gate: Gate, level: Level) -> None: ...
 
 
 class Subscriber(Protocol):
-    """What the hub needs of a subscription."""
+    """The part of a subscription that the hub uses."""
 
     queue: Queue
     held: deque[Any]
@@ -60,11 +61,11 @@ class Message(Held):
         self.tag = tag
         self.sender = sender
         self.must_arrive = must_arrive
-        """Whether its sender is told when it reaches nobody."""
+        """Whether the sender is notified if the message reaches nobody."""
 
 
 class Level:
-    """How much is held."""
+    """The number of messages and bytes held by a queue or the hub, and whether they have reached the limits."""
 
     __slots__ = ("bytes", "full", "messages", "most", "most_bytes")
 
@@ -75,16 +76,16 @@ class Level:
         self.most = HIGH_WATER * times
         self.most_bytes = HIGH_WATER_BYTES * times
 
-    def turned(self) -> bool:
-        """Whether `full` has just changed."""
+    def update(self) -> bool:
+        """Update `full`. Returns whether it changed."""
         half = 2 if self.full else 1
         full = self.messages >= self.most // half or self.bytes >= self.most_bytes // half
-        turned, self.full = full != self.full, full
-        return turned
+        changed, self.full = full != self.full, full
+        return changed
 
 
 class Queue:
-    """What waits for the subscribers of one address that have no room, and whose turn is next."""
+    """The subscriptions of one address, the next one first, and the messages that exceed their capacity."""
 
     __slots__ = ("address", "for_all", "gates", "level", "subscriptions", "waiting")
 
@@ -94,12 +95,13 @@ class Queue:
         self.waiting: deque[Message] = deque()
         self.subscriptions: deque[Subscriber] = deque()
         self.level = Level()
-        """Of what waits here and of what its subscribers hold."""
+        """Level of the messages that wait here or are held by the subscriptions."""
         self.gates: WeakKeyDictionary[Gate, Session] = WeakKeyDictionary()
-        """Those of the routes here; who waits at one may hold nothing else of its route."""
+        """Gates of the routes to this queue, with their sessions. The references are weak, so an entry ends with
+        its gate."""
 
-    def with_room(self) -> Subscriber | None:
-        """The next subscription in turn that may hold one more message."""
+    def next_with_capacity(self) -> Subscriber | None:
+        """The next subscription in turn that may hold one more message, or None."""
         subscriptions = self.subscriptions
         for _ in range(len(subscriptions)):
             subscription = subscriptions[0]
@@ -110,7 +112,7 @@ class Queue:
 
 
 class Hub:
-    """All sessions of one URL. Every method is called under its lock, from whatever thread."""
+    """The queues and sessions of one URL. Every method is called with the lock held, from any thread."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -119,8 +121,8 @@ class Hub:
         self.level = Level(ALL_TOGETHER)
 
     def queue(self, address: Address) -> Queue:
-        """The queue of an address, made when it is first named. That of an inbox is there while the inbox is: its
-        key is used once."""
+        """The queue of ``address``, created on first use. The queue of an inbox is registered only while the inbox
+        is subscribed, because inbox keys are not reused."""
         queue = self.queues.get(address)
         if queue is None:
             queue = Queue(address)
@@ -132,7 +134,7 @@ class Hub:
         subscriptions, size = queue.subscriptions, len(message.body)
         if not subscriptions:
             if message.must_arrive:
-                message.sender.tell_undeliverable(message, "no subscriber")
+                message.sender.notify_undeliverable(message, "no subscriber")
             return
         level, together = queue.level, self.level
         if queue.for_all:
@@ -147,7 +149,7 @@ class Hub:
             together.bytes += size * (copies - 1)
         elif len(subscriptions) > 1 or queue.waiting:
             self._put(queue, message, message.sender)
-        else:  # the usual case, without detours
+        else:  # the usual case, inlined for speed
             subscription = subscriptions[0]
             if len(subscription.held) < subscription.prefetch:
                 subscription.hand(message, message.sender)
@@ -163,7 +165,7 @@ class Hub:
             or together.messages >= together.most
             or together.bytes >= together.most_bytes
         ):
-            self.weigh(queue)
+            self.update_levels(queue)
 
     def subscribe(self, subscription: Subscriber) -> None:
         queue = subscription.queue
@@ -184,7 +186,8 @@ class Hub:
             self.drop(queue, orphans, "the last subscriber left")
 
     def give_back(self, queue: Queue, untaken: list[Held], session: Session, may_have_run: bool) -> None:
-        """Hand what a subscriber of ``session`` did not take to another one, or tell its senders."""
+        """Hand the untaken messages of a subscriber of ``session`` to other subscribers, or notify their
+        senders."""
         messages = cast("list[Message]", untaken)
         lost = []
         for message in messages:
@@ -196,7 +199,7 @@ class Hub:
         self.drop(queue, lost, "the last subscriber left")
 
     def refill(self, subscription: Subscriber) -> bool:
-        """Move what waits to a subscription that has room again. Whether anything was."""
+        """Move waiting messages to a subscription that has capacity. Returns whether any was moved."""
         waiting, before = subscription.queue.waiting, len(subscription.held)
         if subscription in subscription.queue.subscriptions:
             while waiting and len(subscription.held) < subscription.prefetch:
@@ -204,30 +207,32 @@ class Hub:
         return len(subscription.held) > before
 
     def drop(self, queue: Queue, messages: list[Message], reason: str) -> None:
-        """Nobody is left for these; their senders are told where they must arrive."""
+        """Drop messages that no subscriber is left for. The sender of a message that must arrive is notified."""
         for level in (queue.level, self.level):
             level.messages -= len(messages)
             level.bytes -= sum(len(message.body) for message in messages)
-        self.weigh(queue)
+        self.update_levels(queue)
         for message in messages:
             if message.must_arrive:
-                message.sender.tell_undeliverable(message, reason)
+                message.sender.notify_undeliverable(message, reason)
 
     def _put(self, queue: Queue, message: Message, sender: Session) -> None:
-        subscription = None if queue.waiting else queue.with_room()
+        """Hand a message to the next subscription with capacity, or have it wait."""
+        subscription = None if queue.waiting else queue.next_with_capacity()
         if subscription is None:
             queue.waiting.append(message)
         else:
             subscription.hand(message, sender)
 
-    def weigh(self, queue: Queue) -> None:
-        """Hold senders while there is too much, at a queue or at all together."""
-        if queue.level.turned():
+    def update_levels(self, queue: Queue) -> None:
+        """Update the levels of ``queue`` and of the hub. If one has changed, notify the sessions with gates
+        there."""
+        if queue.level.update():
             for gate, session in list(queue.gates.items()):
-                session.tell_level(gate, queue.level)
-        if self.level.turned():
+                session.notify_level(gate, queue.level)
+        if self.level.update():
             for session in self.sessions:
-                session.tell_level(session.gate, self.level)
+                session.notify_level(session.gate, self.level)
 
 
 _hubs: dict[str, Hub] = {}
@@ -235,7 +240,8 @@ _hubs_lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """A child starts without hubs: their sessions are its parent's, and any of the locks may have been held."""
+    """Start a child process without hubs: their sessions belong to the parent, and their locks may have been
+    held."""
     global _hubs_lock
     _hubs_lock = threading.Lock()
     _hubs.clear()
@@ -245,7 +251,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def join(name: str, session: Session) -> Hub:
-    """The hub of that name, made if this is its first session."""
+    """Add a session to the hub of that name, which is created for its first session."""
     with _hubs_lock:
         hub = _hubs.setdefault(name, Hub())
         with hub.lock:
@@ -255,7 +261,7 @@ def join(name: str, session: Session) -> Hub:
 
 
 def leave(name: str, session: Session) -> None:
-    """Take a session out; the hub ends with its last."""
+    """Remove a session. The hub ends with its last session."""
     with _hubs_lock:
         hub = _hubs.get(name)
         if hub is None:

@@ -1,4 +1,4 @@
-"""One subscriber of the in-memory hub."""
+"""A subscription at the in-memory hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rpclib_fake.hub import Hub, Message, Session
 
 
 class Owner(Session, Protocol):
-    """What a subscription needs of its session."""
+    """The part of a session that a subscription uses."""
 
     hub: Hub
     owed: dict[bytes, Session]
@@ -23,7 +23,7 @@ class Owner(Session, Protocol):
 
 
 class FakeSubscription(ReceiveBuffer):
-    """Holds up to ``prefetch`` messages that were not taken; the rest waits in the hub."""
+    """A subscription. It holds up to ``prefetch`` untaken messages; further messages wait in the hub."""
 
     def __init__(self, session: Owner, address: Address, prefetch: int, arrived: Callable[[], None]) -> None:
         super().__init__(address, prefetch, arrived)
@@ -31,7 +31,7 @@ class FakeSubscription(ReceiveBuffer):
         self.queue = session.hub.queue(address)
 
     def hand(self, message: Message, sender: Session) -> None:
-        """Add a message; called under the hub's lock, in the thread of ``sender``."""
+        """Add a message. Called with the lock of the hub held, in the thread of ``sender``."""
         self.held.append(message)
         if not self._telling:
             self._telling = True
@@ -53,7 +53,7 @@ class FakeSubscription(ReceiveBuffer):
             together.messages -= count
             together.bytes -= size
             if level.full or together.full:
-                hub.weigh(self.queue)
+                hub.update_levels(self.queue)
             if self.queue.waiting and hub.refill(self):
                 self.session.from_elsewhere(self.tell)
 
@@ -67,7 +67,7 @@ class FakeSubscription(ReceiveBuffer):
         self.give_back(may_have_run=False)
 
     def give_back(self, *, may_have_run: bool) -> None:
-        """Hand what was not taken to another subscriber."""
+        """Hand the untaken messages to other subscribers."""
         hub = self.session.hub
         with hub.lock:
             hub.give_back(self.queue, self.end(), self.session, may_have_run)

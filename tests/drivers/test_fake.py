@@ -161,7 +161,7 @@ def test_a_loop_that_was_closed_without_its_session_disturbs_nobody(url: str) ->
         assert [item.body for item in await alive.receive(3)] == [b"0", b"1", b"2"]
         level = hub.Level()
         for level.full in (True, False):
-            dead.tell_level(dead.gate, level)
+            dead.notify_level(dead.gate, level)
         dead.from_elsewhere(print)
         await driver.close()
 

@@ -38,6 +38,8 @@ class Nobody:
 
     def connection_ended(self, error: Exception) -> None: ...
 
+    def receivers_notified(self) -> None: ...
+
 
 class Arrivals(list[codec.Message]):
     """Writes down, in order with all else, what arrives for one consumer."""
@@ -55,10 +57,10 @@ class Arrivals(list[codec.Message]):
 class Receiver:
     def __init__(self, arrived: Arrivals) -> None:
         self.arrived: list[codec.Message] = arrived
-        self.told: list[int] = []
+        self.notified: list[int] = []
 
-    def tell(self) -> None:
-        self.told.append(len(self.arrived))
+    def notify(self) -> None:
+        self.notified.append(len(self.arrived))
         self.arrived.clear()
 
 

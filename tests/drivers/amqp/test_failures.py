@@ -238,7 +238,7 @@ async def test_a_bug_in_a_callback_ends_the_session(
     def broken() -> None:
         raise ZeroDivisionError("a bug")
 
-    ours(subscription).tell = broken  # type: ignore[method-assign]
+    ours(subscription).notify = broken  # type: ignore[method-assign]
     driver.send(driver.route(one(exchange)), b"x", None)
     await ended(driver, events, "a bug")
     assert any(record.exc_info for record in caplog.records if record.name == "rpclib_amqp")

@@ -195,10 +195,10 @@ async def test_queue_with_other_arguments_is_used(
 ) -> None:
     """Someone else's properties are theirs to change; one warning tells."""
     async with session(rabbit.url) as (driver, _):
-        await driver._control._ask("queue_declare", f"{exchange}.compute", durable=True)
+        await driver.control._ask("queue_declare", f"{exchange}.compute", durable=True)
         subscription = await tap(driver, one(exchange), prefetch=1)
         driver.send(driver.route(one(exchange)), b"x", None)
         await subscription.receive()
-        await driver._control.delete(f"{exchange}.compute")
+        await driver.control.delete(f"{exchange}.compute")
     [record] = [record for record in caplog.records if "properties" in record.message]
     assert (record.name, record.levelno) == ("rpclib_amqp", logging.WARNING)

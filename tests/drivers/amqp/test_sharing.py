@@ -95,7 +95,7 @@ async def test_one_that_takes_nothing_holds_up_nobody(rabbit: Rabbit, exchange: 
 
 async def test_acknowledgements_are_gathered(amqp_url: str, exchange: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One for half of what the consumer with the smallest prefetch gets, however few are taken at a time."""
-    monkeypatch.setattr("rpclib_amqp.consumers.PATIENCE", 60.0)
+    monkeypatch.setattr("rpclib_amqp.consumers.ACK_DELAY", 60.0)
     async with session(amqp_url) as (driver, _):
         modest = await tap(driver, one(exchange, "modest"), prefetch=10)
         greedy = await tap(driver, one(exchange, "greedy"), prefetch=100)
@@ -185,7 +185,7 @@ async def test_refused_consumer_harms_nobody(rabbit: Rabbit, exchange: str) -> N
 
 @pytest.mark.parametrize("ending", ["taken", "closed", "session"])
 async def test_backlog_of_a_queue_is_not_touched_by_trying_it(rabbit: Rabbit, exchange: str, ending: str) -> None:
-    """The first message comes with the trial: in order, not marked, once, and given back like any other."""
+    """The first message comes to the trial consumer: in order, not marked, once, and given back like any."""
     async with session(rabbit.url) as (sender, _):
         await (await tap(sender, one(exchange), prefetch=1)).close()
         for number in range(5):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rpclib.conformance.tap import tap
-from rpclib_amqp.publisher import FRESH, HELD_BYTES_AT_MOST, SCOUTS, SPARE_SCOUTS
+from rpclib_amqp.publisher import FRESH, HELD_BYTES_AT_MOST, MAX_PROBES, SPARE_PROBES
 from tests.drivers.amqp.session import everyone, one, session, until
 from tests.rabbit import Rabbit, running
 
@@ -57,7 +57,7 @@ async def test_order_from_the_first_message_on(amqp_url: str, exchange: str) -> 
         assert route.open
 
 
-async def test_seldom_used_address_stays_with_scouts(amqp_url: str, exchange: str) -> None:
+async def test_seldom_used_address_stays_with_probes(amqp_url: str, exchange: str) -> None:
     """Until two messages follow each other soon."""
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
         subscription = await tap(server, one(exchange), prefetch=0)
@@ -65,18 +65,18 @@ async def test_seldom_used_address_stays_with_scouts(amqp_url: str, exchange: st
         for _ in range(2):
             driver.send(route, b"seldom", None)
             await subscription.receive()
-            await until(lambda: route.scouting is None, "the scout, whom the message may overtake")
+            await until(lambda: route.probing is None, "the probe: the message may be faster")
             assert not route.open
-            await until(lambda: route.arrived + FRESH < asyncio.get_running_loop().time(), "staleness")
+            await until(lambda: route.last_arrival + FRESH < asyncio.get_running_loop().time(), "staleness")
         driver.send(route, b"often", None)
         await subscription.receive()
-        await until(lambda: route.scouting is None, "the scout")
+        await until(lambda: route.probing is None, "the probe")
         driver.send(route, b"often", None)
         assert route.open
         await subscription.receive()
 
 
-async def test_many_addresses_in_turn_leave_the_scouts(amqp_url: str, exchange: str) -> None:
+async def test_many_addresses_in_turn_leave_the_probes(amqp_url: str, exchange: str) -> None:
     """A client that goes round many servers sends to each seldom, and must not confirm each message for ever."""
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
         routes = [driver.route(everyone(exchange, f"t{number}")) for number in range(200)]
@@ -88,35 +88,35 @@ async def test_many_addresses_in_turn_leave_the_scouts(amqp_url: str, exchange: 
                 await subscription.receive()
             if all(route.open for route in routes):
                 return
-        raise AssertionError("still with the scouts")
+        raise AssertionError("still with the probes")
 
 
-async def test_scout_that_ended_meanwhile_is_replaced(amqp_url: str, exchange: str) -> None:
+async def test_probe_that_ended_meanwhile_is_replaced(amqp_url: str, exchange: str) -> None:
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, _):
         subscription = await tap(server, one(exchange), prefetch=0)
         other = await tap(server, one(exchange, "other"), prefetch=0)
         driver.send(driver.route(one(exchange)), b"1", None)
         await subscription.receive()
-        await until(lambda: driver._publisher._spare, "the scout's return")
-        [scout] = driver._publisher._spare
-        await scout._channel.shut()
+        await until(lambda: driver._publisher._spare, "the probe's return")
+        [probe] = driver._publisher._spare
+        await probe._channel.shut()
         driver.send(driver.route(one(exchange, "other")), b"2", None)
         assert [item.body for item in await other.receive()] == [b"2"]
 
 
-async def test_more_addresses_than_scouts(amqp_url: str, exchange: str) -> None:
+async def test_more_addresses_than_probes(amqp_url: str, exchange: str) -> None:
     """In one turn: each gets its first message, and few channels stay behind."""
     async with session(amqp_url) as (server, _), session(amqp_url) as (driver, events):
         subscription = await tap(server, one(exchange), prefetch=0)
         everyones = await tap(server, everyone(exchange), prefetch=0)
-        for number in range(SCOUTS + 50):
+        for number in range(MAX_PROBES + 50):
             driver.send(driver.route(one(exchange, server=f"s{number}")), b"%d" % number, None)
         driver.send(driver.route(one(exchange)), b"there", None)
         driver.send(driver.route(everyone(exchange)), b"all", None)
         assert [item.body for item in await subscription.receive()] == [b"there"]
         assert [item.body for item in await everyones.receive()] == [b"all"]
-        await until(lambda: len(events.returned) == SCOUTS + 50, "the others")
-        await until(lambda: len(driver._publishing._channels) <= 1 + SPARE_SCOUTS, "the scouts' end")
+        await until(lambda: len(events.returned) == MAX_PROBES + 50, "the others")
+        await until(lambda: len(driver._publishing._channels) <= 1 + SPARE_PROBES, "the probes' end")
         assert not events.losses
 
 
@@ -169,7 +169,7 @@ async def test_leader_of_a_replicated_queue_is_killed(exchange: str) -> None:
                         driver.send(driver.route(one(exchange)), b"before", None)
                     await subscription.receive(count)
                 route = seldom.route(one(exchange))
-                await until(lambda: route.arrived + FRESH < asyncio.get_running_loop().time(), "staleness")
+                await until(lambda: route.last_arrival + FRESH < asyncio.get_running_loop().time(), "staleness")
                 assert (route.open, busy.route(one(exchange)).open) == (False, True)
                 await asyncio.to_thread(rabbit.kill)
                 missing = {b"new": new, b"seldom": seldom, b"busy": busy}

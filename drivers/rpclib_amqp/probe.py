@@ -1,16 +1,16 @@
-"""The first message to an address, on a channel of its own.
+"""Probes: channels in confirm mode for the first message to an address.
 
-Three things can be wrong with an address, and the broker tells of none of them on a plain channel:
+Three things can be wrong with an address. On a plain channel, the broker reports only the second without harm:
 
-* Its exchange is missing. The broker closes the channel, and with it goes everything that was sent after.
-* No queue is bound. That one does tell: it returns the message.
-* Its quorum queue has lost its leader and elects another. The broker drops the message, and then every other one
-  for that queue from the same channel, for ever: a channel learns where a queue lives from its first message. A
-  channel that knew the queue before, or meets it after the election, is fine.
+* The exchange is missing. The broker closes the channel and drops all messages sent after this one.
+* No queue is bound. The broker returns the message.
+* The quorum queue has lost its leader and elects another. The broker drops the message, and from then on every
+  message for that queue from the same channel: a channel learns the node of a queue from its first message.
+  Channels that sent to the queue before the loss, or first send to it after the election, are not affected.
 
-A channel in confirm mode tells of all three. It would cost an answer for every message, so only the first goes this
-way, before the channel that all others use has anything to do with the address. If the next message follows soon,
-it and all later ones use that channel; else it is a first message again.
+On a channel in confirm mode, all three become visible, but the broker answers every message. So only the first
+message to an address is sent by a probe, before the main channel sends anything to that address. If the next
+message follows soon, it and all later ones use the main channel; otherwise it is treated as a first message again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from rpclib_amqp.channel import Channel
 from rpclib_amqp.connection import Connection
 
 
-class Scout:
-    """A channel in confirm mode. One message at a time; of no use any more once it is not ``clean``."""
+class Probe:
+    """A channel in confirm mode, for one message at a time. A probe that is not ``clean`` after its message must be
+    closed."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -35,21 +36,23 @@ class Scout:
         channel.add_on_return_callback(self._on_return)
 
     @classmethod
-    async def open(cls, connection: Connection) -> Scout:
-        """Raises ChannelClosed when the connection ended."""
+    async def open(cls, connection: Connection) -> Probe:
+        """Open a probe. Raises ChannelClosed if the connection ended."""
         channel = await connection.open_channel()
-        scout = cls(channel)
-        await channel.ask(channel.confirm_delivery, scout._on_confirm)
-        return scout
+        probe = cls(channel)
+        await channel.ask(channel.confirm_delivery, probe._on_confirm)
+        return probe
 
     @property
     def clean(self) -> bool:
+        """Whether the probe can send another message."""
         return self._channel.is_open and self._confirmed is None and not self._refused
 
     async def publish(
         self, exchange: str, key: str, mandatory: bool, body: bytes, properties: pika.BasicProperties
     ) -> str | None:
-        """None when the message is where it should be, else why it is nowhere. Raises ChannelClosed."""
+        """Send one message. Returns None if the broker confirmed it, else why it reached no queue. Raises
+        ChannelClosed."""
         self._returned = ""
         self._confirmed = confirmed = self._channel.promise()
         self._channel.basic_publish(exchange, key, body, properties, mandatory)
