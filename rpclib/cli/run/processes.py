@@ -9,7 +9,6 @@ import os
 import random
 import signal
 from multiprocessing.context import SpawnProcess
-from time import monotonic
 
 from rpclib.cli.run.serving import CHANGED, Job, leave, work
 from rpclib.serving import signals
@@ -61,7 +60,7 @@ class Processes:
         """Run process ``number`` until it ends as told, or cannot work for a reason that stays."""
         crashes = 0
         while not self._stopping.is_set():
-            began = monotonic()
+            began = asyncio.get_running_loop().time()
             code = await self._run_once(number, greet=number == 1 and not crashes)
             if self._stopping.is_set() or code == 0:
                 self._code = self._code or (code if code > 0 else 0)
@@ -72,7 +71,7 @@ class Processes:
                 self._code = code
                 self.stop()
                 return
-            crashes = 1 if monotonic() - began > LONGEST_PAUSE else crashes + 1
+            crashes = 1 if asyncio.get_running_loop().time() - began > LONGEST_PAUSE else crashes + 1
             pause = random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(crashes - 1, 10))
             log.warning("process %d ended with code %d; starting it again in %.1f s", number, code, pause)
             try:
