@@ -13,46 +13,8 @@ import rpclib
 from rpclib.address import Address, Kind
 from rpclib.config.settings import resolve
 from rpclib.driver import Capability, Driver
-from rpclib.errors import TransportError
 from rpclib.testing.inside import inside
-
-
-class Recorder:
-    """What a session that a test opened itself tells. Wait for it with `Harness.until`."""
-
-    def __init__(self) -> None:
-        self.told = 0
-        """How often anything was."""
-        self.late: list[str] = []
-        """What was told after the loss, which is the last that may be."""
-        self.returned: list[bytes] = []
-        self.refusals: list[tuple[bytes, TransportError]] = []
-        self.lost_tags: list[bytes] = []
-        self.losses: list[TransportError] = []
-
-    def undeliverable(self, body: bytes, reason: str) -> None:
-        self._heard("undeliverable")
-        self.returned.append(body)
-
-    def refused(self, body: bytes, error: TransportError) -> None:
-        self._heard("refused")
-        self.refusals.append((body, error))
-
-    def worker_lost(self, tag: bytes) -> None:
-        self._heard("worker_lost")
-        self.lost_tags.append(tag)
-
-    def blocked(self, reason: str | None) -> None:
-        self._heard("blocked")
-
-    def lost(self, error: TransportError) -> None:
-        self._heard("lost")
-        self.losses.append(error)
-
-    def _heard(self, what: str) -> None:
-        self.told += 1
-        if self.losses:
-            self.late.append(what)
+from rpclib.testing.waiting import Recorder, until
 
 
 class Harness:
@@ -103,13 +65,8 @@ class Harness:
         return asyncio.get_running_loop().time()
 
     async def until(self, condition: Callable[[], Any], what: str = "condition", seconds: float = 10.0) -> None:
-        """Wait until ``condition()`` is true, asking at every turn of the loop's timer."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not condition():
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            raise AssertionError(f"not within {seconds} s: {what}") from None
+        """As `rpclib.testing.waiting.until`."""
+        await until(condition, what, seconds)
 
     async def until_held(self, rpc: rpclib.Transport) -> None:
         """Wait until a server of ``rpc`` holds a request it has no worker for."""

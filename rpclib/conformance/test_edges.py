@@ -11,9 +11,9 @@ import rpclib
 from rpclib.address import Address, Kind
 from rpclib.conformance.harness import Harness
 from rpclib.conformance.plugin import needs
-from rpclib.conformance.tap import tap
 from rpclib.conformance.test_session import session
 from rpclib.driver import Capability
+from rpclib.testing.waiting import tap
 
 
 def frames(traceback: TracebackType | None) -> int:

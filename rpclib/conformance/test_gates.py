@@ -9,9 +9,9 @@ import pytest
 import rpclib
 from rpclib.address import Address, Kind
 from rpclib.conformance.harness import Harness
-from rpclib.conformance.tap import tap
 from rpclib.conformance.test_session import session
 from rpclib.driver import Driver, Route
+from rpclib.testing.waiting import tap
 
 BODY = bytes(1000)
 MANY = 20_000

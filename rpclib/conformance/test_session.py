@@ -11,10 +11,10 @@ import pytest
 
 import rpclib
 from rpclib.address import Address, Kind
-from rpclib.conformance.harness import Harness, Recorder
+from rpclib.conformance.harness import Harness
 from rpclib.conformance.plugin import needs
-from rpclib.conformance.tap import tap
 from rpclib.driver import Capability, Driver
+from rpclib.testing.waiting import Recorder, tap
 
 
 @asynccontextmanager

@@ -21,10 +21,10 @@ import rpclib
 from rpclib.address import Address, Kind
 from rpclib.cli.app import app
 from rpclib.config.settings import resolve
-from rpclib.conformance.tap import tap
 from rpclib.driver import Admin
 from rpclib.errors import ConnectionLost, NoServer
 from rpclib.link.connection import Connection, ConnectionObserver
+from rpclib.testing.waiting import tap
 from tests.rabbit import PASSWORD, USER, Rabbit, free_ports, running
 from tests.rabbit import exchange as exchange
 
@@ -163,7 +163,7 @@ async def test_queues_of_others_are_never_touched(area: str, managed: Rabbit) ->
     await leave(area, "compute")
     await leave(f"{area}-2", "compute", messages=1)
     async with connection() as session:
-        control = session.driver._control  # type: ignore[union-attr]
+        control = session.driver.control  # type: ignore[union-attr]
         for name in ("tap", f"{area}.tap", f"{area}.unbound"):
             await control._ask("queue_declare", name, durable=True)
         for name in ("tap", f"{area}.tap"):

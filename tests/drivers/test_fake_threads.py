@@ -12,8 +12,7 @@ import pytest
 
 import rpclib
 from rpclib.address import Address, Kind
-from rpclib.conformance.harness import Recorder
-from rpclib.conformance.tap import tap
+from rpclib.testing.waiting import Recorder, tap
 from rpclib.url import TransportURL
 from rpclib_fake import FakeDriver, hub
 from rpclib_fake.driver import FakeOptions

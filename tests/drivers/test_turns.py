@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rpclib.address import Address, Kind
-from rpclib.conformance.tap import tap
 from rpclib.driver import Driver
+from rpclib.testing.waiting import tap
 from rpclib.url import TransportURL
 from rpclib_amqp import AmqpDriver
 from rpclib_zmq import ZmqDriver

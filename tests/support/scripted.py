@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from rpclib.address import Address, Kind
 from rpclib.driver import Capability, Delivery, Driver, Gate, Observer, Route, Subscription
 from rpclib.errors import ConnectionLost, TransportError
+from rpclib.testing.waiting import until as until
 from rpclib.url import TransportURL
 from rpclib.wire import envelope
 from rpclib.wire.answer import Failure, Result
@@ -226,16 +227,6 @@ def returning(world: World, *, times: int = 10**9, reason: str = "no such queue"
             asyncio.get_running_loop().call_soon(session.observer.undeliverable, sent.body, reason)
 
     world.on_send = on_send
-
-
-async def until(condition: Callable[[], object], what: str = "condition", seconds: float = 10.0) -> None:
-    """Let the loop turn until ``condition()`` is true."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0)
-    except TimeoutError:
-        raise AssertionError(f"not within {seconds} s: {what}") from None
 
 
 async def turns(count: int = 20) -> None:

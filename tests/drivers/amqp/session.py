@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from rpclib.address import Address, Kind
-from rpclib.conformance.tap import Tap
 from rpclib.errors import ConnectionLost, TransportError
+from rpclib.testing.waiting import Tap, until
 from rpclib.url import TransportURL
 from rpclib_amqp import AmqpDriver, AmqpOptions
 from rpclib_amqp.subscription import AmqpSubscription
@@ -58,16 +58,6 @@ async def session(url: str, **options: Any) -> AsyncIterator[tuple[AmqpDriver, R
         yield driver, events
     finally:
         await driver.close()
-
-
-async def until(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
-    """Wait until ``condition()`` is true."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"not within {seconds} s: {what}") from None
 
 
 async def ended(driver: AmqpDriver, events: Recorder, *words: str, within: float = 5.0) -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pika.heartbeat import HeartbeatChecker
 
-from rpclib.conformance.tap import tap
+from rpclib.testing.waiting import tap
 from rpclib_amqp import codec
 from rpclib_amqp.channel import Channel
 from rpclib_amqp.connection import Connection

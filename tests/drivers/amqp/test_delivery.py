@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from rpclib.conformance.tap import tap
 from rpclib.errors import ConnectionLost, MessageTooLarge
-from tests.drivers.amqp.session import everyone, inbox, one, session, until, waiting
+from rpclib.testing.waiting import tap, until
+from tests.drivers.amqp.session import everyone, inbox, one, session, waiting
 from tests.rabbit import Rabbit
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from rpclib.conformance.tap import tap
 from rpclib.errors import ConnectionLost, TransportError
+from rpclib.testing.waiting import tap, until
 from rpclib_amqp.connection import FLUSH_AT
 from rpclib_amqp.window import AHEAD_AT_MOST
-from tests.drivers.amqp.session import connect, consumers, ended, inbox, one, ours, session, until, waiting
+from tests.drivers.amqp.session import connect, consumers, ended, inbox, one, ours, session, waiting
 from tests.rabbit import Rabbit, running
 
 

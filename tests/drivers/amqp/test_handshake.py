@@ -15,8 +15,8 @@ import pydantic
 import pytest
 
 import rpclib
-from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied, ConfigError, TransportError, Unreachable
+from rpclib.testing.waiting import tap
 from rpclib_amqp import AmqpOptions
 from tests.drivers.amqp.session import connect, connected, inbox, session
 from tests.rabbit import PASSWORD, Rabbit

@@ -9,20 +9,9 @@ import time
 import pytest
 
 import rpclib
-from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied
-from tests.drivers.amqp.session import (
-    connect,
-    consumers,
-    ended,
-    everyone,
-    inbox,
-    one,
-    ours,
-    session,
-    until,
-    waiting,
-)
+from rpclib.testing.waiting import tap, until
+from tests.drivers.amqp.session import connect, consumers, ended, everyone, inbox, one, ours, session, waiting
 from tests.rabbit import Rabbit
 
 

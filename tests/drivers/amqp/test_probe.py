@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from rpclib.conformance.tap import tap
+from rpclib.testing.waiting import tap, until
 from rpclib_amqp.publisher import FRESH, HELD_BYTES_AT_MOST, MAX_PROBES, SPARE_PROBES
-from tests.drivers.amqp.session import everyone, one, session, until
+from tests.drivers.amqp.session import everyone, one, session
 from tests.rabbit import Rabbit, running
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpclib.conformance.tap import Tap, tap
 from rpclib.errors import AccessDenied
+from rpclib.testing.waiting import Tap, tap, until
 from rpclib_amqp.consumers import acknowledgements
-from tests.drivers.amqp.session import everyone, inbox, one, ours, session, until, waiting
+from tests.drivers.amqp.session import everyone, inbox, one, ours, session, waiting
 from tests.rabbit import Rabbit
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import rpclib
-from rpclib.conformance.tap import tap
 from rpclib.errors import AccessDenied, ConfigError, Unreachable
+from rpclib.testing.waiting import tap
 from tests.drivers.amqp.session import connect, connected, one, session
 from tests.rabbit import Rabbit, free_ports, running
 

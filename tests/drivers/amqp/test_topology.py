@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rpclib.address import Address, Kind
-from rpclib.conformance.tap import tap
+from rpclib.testing.waiting import tap
 from rpclib_amqp import topology
 from tests.drivers.amqp.session import SECONDS, everyone, inbox, one, ours, session
 from tests.rabbit import Rabbit

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from rpclib.errors import TransportError
+from rpclib.testing.waiting import until
 from rpclib_zmq import header
 from rpclib_zmq.receiver.cli import ask
 from rpclib_zmq.rundir import RunDir
@@ -95,10 +96,7 @@ class Machine:
     @staticmethod
     async def until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> None:
         """`wait_for` in a loop."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-            await asyncio.sleep(0.005)
+        await until(condition, what, seconds)
 
 
 @pytest.fixture
