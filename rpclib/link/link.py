@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 from rpclib.driver import Driver
@@ -22,20 +21,35 @@ from rpclib.wire.kinds import MAX_BODY
 log = logging.getLogger("rpclib")
 
 
+_BLOCK = 4096
+"""Random bytes that are fetched at once: a system call for each id would cost more than the rest of it."""
+
+
 class Ids:
-    """Message ids of one transport: 16 bytes each, 8 random ones that all share, then a number."""
+    """Message ids of one transport: 16 bytes each. The first 8 are random and the same in all ids of the transport,
+    the last 8 are random in each id.
+
+    An id is the secret of a call: an answer counts if it has the id, so no server that was called once may be able
+    to guess the ids of other calls.
+    """
 
     __slots__ = ("_prefix", "next")
 
     def __init__(self) -> None:
-        first = int.from_bytes(os.urandom(8)) << 64
-        self._prefix = first.to_bytes(16)[:8]
-        self.next: Callable[[], bytes] = map(int.to_bytes, itertools.count(first), itertools.repeat(16)).__next__
+        self._prefix = os.urandom(8)
+        self.next: Callable[[], bytes] = _random_ids(self._prefix).__next__
         """Returns an id that was never used."""
 
     def mine(self, id: bytes) -> bool:
         """Whether ``id`` was made here."""
         return id[:8] == self._prefix
+
+
+def _random_ids(prefix: bytes) -> Iterator[bytes]:
+    while True:
+        block = os.urandom(_BLOCK)
+        for start in range(0, _BLOCK, 8):
+            yield prefix + block[start : start + 8]
 
 
 class Link:
