@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.rabbit import amqp_url as amqp_url
-from tests.rabbit import exchange as exchange
-from tests.rabbit import rabbit as rabbit
+from tests.support.rabbit import amqp_url as amqp_url
+from tests.support.rabbit import exchange as exchange
+from tests.support.rabbit import rabbit as rabbit
 
 ROOT = Path(__file__).parents[1]
 

@@ -25,8 +25,8 @@ from rpclib.driver import Admin
 from rpclib.errors import ConnectionLost, NoServer
 from rpclib.link.connection import Connection, ConnectionObserver
 from rpclib.testing.waiting import tap
-from tests.rabbit import PASSWORD, USER, Rabbit, free_ports, running
-from tests.rabbit import exchange as exchange
+from tests.support.rabbit import PASSWORD, USER, Rabbit, free_ports, running
+from tests.support.rabbit import exchange as exchange
 
 from .conftest import PATIENCE
 

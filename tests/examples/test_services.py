@@ -16,7 +16,7 @@ import pytest
 
 import rpclib
 from rpclib.address import default_server
-from tests.rabbit import Rabbit
+from tests.support.rabbit import Rabbit
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -12,9 +12,9 @@ import pytest
 
 import rpclib
 from rpclib.url import Host, TransportURL
-from tests.faults.load import Load, Worker
-from tests.faults.proxy import Proxy
-from tests.rabbit import USER, Rabbit, running
+from tests.support.load import Load, Worker
+from tests.support.proxy import Proxy
+from tests.support.rabbit import USER, Rabbit, running
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,7 +15,7 @@ from rpclib.testing.waiting import Tap, until
 from rpclib.url import TransportURL
 from rpclib_amqp import AmqpDriver, AmqpOptions
 from rpclib_amqp.subscription import AmqpSubscription
-from tests.rabbit import Rabbit
+from tests.support.rabbit import Rabbit
 
 SECONDS = 10.0
 

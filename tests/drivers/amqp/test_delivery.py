@@ -10,7 +10,7 @@ import pytest
 from rpclib.errors import ConnectionLost, MessageTooLarge
 from rpclib.testing.waiting import tap, until
 from tests.drivers.amqp.session import everyone, inbox, one, session, waiting
-from tests.rabbit import Rabbit
+from tests.support.rabbit import Rabbit
 
 
 async def test_only_requests_come_back(amqp_url: str, exchange: str) -> None:

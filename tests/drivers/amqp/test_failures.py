@@ -14,7 +14,7 @@ from rpclib.testing.waiting import tap, until
 from rpclib_amqp.connection import FLUSH_AT
 from rpclib_amqp.window import AHEAD_AT_MOST
 from tests.drivers.amqp.session import connect, consumers, ended, inbox, one, ours, session, waiting
-from tests.rabbit import Rabbit, running
+from tests.support.rabbit import Rabbit, running
 
 
 @pytest.fixture(scope="module")

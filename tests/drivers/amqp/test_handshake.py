@@ -19,7 +19,7 @@ from rpclib.errors import AccessDenied, ConfigError, TransportError, Unreachable
 from rpclib.testing.waiting import tap
 from rpclib_amqp import AmqpOptions
 from tests.drivers.amqp.session import connect, connected, inbox, session
-from tests.rabbit import PASSWORD, Rabbit
+from tests.support.rabbit import PASSWORD, Rabbit
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import rpclib
 from rpclib.errors import AccessDenied
 from rpclib.testing.waiting import tap, until
 from tests.drivers.amqp.session import connect, consumers, ended, everyone, inbox, one, ours, session, waiting
-from tests.rabbit import Rabbit
+from tests.support.rabbit import Rabbit
 
 
 class Echo:

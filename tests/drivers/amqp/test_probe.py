@@ -11,7 +11,7 @@ import pytest
 from rpclib.testing.waiting import tap, until
 from rpclib_amqp.publisher import FRESH, HELD_BYTES_AT_MOST, MAX_PROBES, SPARE_PROBES
 from tests.drivers.amqp.session import everyone, one, session
-from tests.rabbit import Rabbit, running
+from tests.support.rabbit import Rabbit, running
 
 
 @asynccontextmanager

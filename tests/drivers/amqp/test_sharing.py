@@ -13,7 +13,7 @@ from rpclib.errors import AccessDenied
 from rpclib.testing.waiting import Tap, tap, until
 from rpclib_amqp.consumers import acknowledgements
 from tests.drivers.amqp.session import everyone, inbox, one, ours, session, waiting
-from tests.rabbit import Rabbit
+from tests.support.rabbit import Rabbit
 
 
 class Channel:

@@ -14,7 +14,7 @@ import rpclib
 from rpclib.errors import AccessDenied, ConfigError, Unreachable
 from rpclib.testing.waiting import tap
 from tests.drivers.amqp.session import connect, connected, one, session
-from tests.rabbit import Rabbit, free_ports, running
+from tests.support.rabbit import Rabbit, free_ports, running
 
 CONFIG = """
 listeners.ssl.default = {port}

@@ -10,7 +10,7 @@ from rpclib.address import Address, Kind
 from rpclib.testing.waiting import tap
 from rpclib_amqp import topology
 from tests.drivers.amqp.session import SECONDS, everyone, inbox, one, ours, session
-from tests.rabbit import Rabbit
+from tests.support.rabbit import Rabbit
 
 ADDRESSES = [
     Address(Kind.ONE, "nova", "compute"),
