@@ -1,55 +1,55 @@
-"""What a peer owes: answers to messages it was handed."""
+"""Unanswered messages of a session or peer."""
 
 from __future__ import annotations
 
-from rpclib_zmq.receiver.limits import OWED
+from rpclib_zmq.receiver.limits import UNANSWERED
 from rpclib_zmq.receiver.message import Message
 
 
-class Debts:
-    """Tagged messages that were handed to one peer and have not been answered, oldest first."""
+class Unanswered:
+    """Tagged messages delivered to one session or peer and not answered, oldest first."""
 
     def __init__(self) -> None:
-        self.owed: dict[bytes, Message] = {}
+        self.messages: dict[bytes, Message] = {}
         """By tag."""
         self._late = 0
 
     def __len__(self) -> int:
-        return len(self.owed)
+        return len(self.messages)
 
     @property
     def load(self) -> int:
-        """Those that are not past their time."""
-        return len(self.owed) - self._late
+        """Number of messages that have not expired."""
+        return len(self.messages) - self._late
 
     def add(self, message: Message) -> None:
-        """Remember, up to a bound: beyond it the oldest is forgotten."""
-        if len(self.owed) >= OWED:
-            self.settle(next(iter(self.owed)))
-        self.owed[message.tag] = message
+        """Remember a message. Beyond the limit the oldest is forgotten."""
+        if len(self.messages) >= UNANSWERED:
+            self.remove(next(iter(self.messages)))
+        self.messages[message.tag] = message
 
-    def settle(self, tag: bytes) -> Message | None:
-        """It was answered, passed on, or not handed over after all. Returns what was owed for."""
-        message = self.owed.pop(tag, None)
+    def remove(self, tag: bytes) -> Message | None:
+        """Forget and return the message with that tag: it was answered, passed on, or not delivered after all."""
+        message = self.messages.pop(tag, None)
         if message is not None:
             if message.late:
                 self._late -= 1
                 message.late = False
-            if message.taker is not None:
-                message.taker.busy -= 1
-                message.taker = None
+            if message.consumer is not None:
+                message.consumer.busy -= 1
+                message.consumer = None
         return message
 
     def forget_load(self, now: float) -> None:
-        """A message past its time burdens nobody any more; its loss would still be told (it may be a stream)."""
-        for message in self.owed.values():
+        """Take expired messages out of the load. Their loss is still reported: the answer may be a stream."""
+        for message in self.messages.values():
             if not message.late and message.expired(now):
                 message.late = True
                 self._late += 1
-                if message.taker is not None:
-                    message.taker.busy -= 1
-                    message.taker = None
+                if message.consumer is not None:
+                    message.consumer.busy -= 1
+                    message.consumer = None
 
     def drain(self) -> list[Message]:
-        """Take out everything that is owed."""
-        return [message for tag in list(self.owed) if (message := self.settle(tag)) is not None]
+        """Take out all messages."""
+        return [message for tag in list(self.messages) if (message := self.remove(tag)) is not None]

@@ -1,4 +1,4 @@
-"""The part of a receiver that deals with other machines, where it is configured."""
+"""Other machines: sockets, links and discovery of a receiver that is configured for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BATCH = 256
 
 
 class Hosts:
-    """Sockets, links and discovery. Raises ConfigError for keys and matchmakers that cannot be used."""
+    """Sockets, links and discovery. Raises ConfigError for unusable keys or matchmakers."""
 
     def __init__(self, router: Router, context: zmq.Context[zmq.Socket[bytes]], options: NetworkOptions) -> None:
         self._options = options
@@ -40,7 +40,7 @@ class Hosts:
         self.mesh = Mesh(router, self._network)
 
     def start(self, handle: Callable[[Any, Callable[[], None]], None]) -> None:
-        """Listen and connect. ``handle`` registers what to call when a socket has something."""
+        """Listen and connect. ``handle(socket, handler)`` registers the handler of a readable socket."""
         network, listen = self._network, self._options.listen
         handle(network.zap, network.authenticate)
         handle(network.monitor, self._events)
@@ -54,16 +54,16 @@ class Hosts:
             self._discovery = Discovery(self._matchmaker, None if listen is None else advertised(listen))
 
     def tried(self) -> bool:
-        """Whether every configured peer has been tried once."""
+        """Whether the first attempt to reach each peer is over."""
         states = (dial.state for dial in self._network.dials.values())
         return not any(state in ("connecting", "connected") for state in states)
 
     def denied(self) -> list[str]:
-        """Addresses where keys do not match."""
+        """Addresses whose keys do not match."""
         return [dial.address for dial in self._network.dials.values() if dial.state == "denied"]
 
-    def settle(self) -> None:
-        self.mesh.settle()
+    def flush(self) -> None:
+        self.mesh.flush()
 
     def tick(self, now: float) -> None:
         if self._discovery is not None and self._discovery.hosts != self._discovered:
@@ -75,7 +75,7 @@ class Hosts:
         self.mesh.tick(now)
 
     def reload(self) -> None:
-        """Read the known hosts again. Links that exist stay."""
+        """Read the known hosts again. Existing links stay."""
         if self._keys is not None:
             try:
                 self._keys.reload()
@@ -103,6 +103,6 @@ class Hosts:
 
 
 def advertised(listen: str) -> str:
-    """The address other machines are told: with the host name where this one listens everywhere."""
+    """The address for other machines. Contains the host name if the receiver listens on all interfaces."""
     host, _, port = listen.rpartition(":")
     return f"{socket.gethostname() if host in ('0.0.0.0', '[::]', '*') else host}:{port}"

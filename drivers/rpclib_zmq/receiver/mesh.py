@@ -1,4 +1,4 @@
-"""The mesh: links to other receivers, who serves what there, and messages that come and go that way."""
+"""The mesh: the other receivers, what they serve, and the messages exchanged with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rpclib_zmq import header
 from rpclib_zmq.header import PROTOCOL, Header, read_json, stamp
-from rpclib_zmq.receiver.link import Link, Remote
+from rpclib_zmq.receiver.link import Peer, Remote
 from rpclib_zmq.receiver.message import Message
 from rpclib_zmq.receiver.network import Dial, Network
 from rpclib_zmq.receiver.place import Shared
@@ -21,106 +21,106 @@ from rpclib_zmq.records import LARGE, PACK_CONTENT
 log = logging.getLogger("rpclib_zmq")
 
 _DEAD_AFTER = 3.0
-"""Seconds of silence that end a link whose connection looks alive."""
+"""Seconds of silence after which a peer is dropped although its connection looks alive."""
 _INBOXES = 1000
-"""Replies that may be under way to one peer."""
+"""Replies that may be in flight to one peer."""
 
 
 class Mesh:
-    """All links of one receiver.
+    """All peers of one receiver, with one link to each.
 
-    There is one link to each peer. The first stays, because replacing it would lose what is under way there; of two
-    made at the same time that of the smaller node. A peer learns this machine's subscriptions as a snapshot and
-    then as changes, and confirms each.
+    The first link to a peer stays, because replacing it would lose the messages in flight. Of two links made at the
+    same time, the one made by the smaller node stays. A peer gets the subscriptions of this machine as a snapshot,
+    then every change, and confirms each.
     """
 
     def __init__(self, router: Router, network: Network) -> None:
-        self.links: dict[str, Link] = {}
+        self.peers: dict[str, Peer] = {}
         self._router = router
         self._network = network
-        self._by_peer: dict[tuple[bool, bytes], Link] = {}
+        self._by_routing_id: dict[tuple[bool, bytes], Peer] = {}
         self._inboxes: dict[str, Shared] = {}
-        self._topics = Topics(router, self.links)
+        self._topics = Topics(router, self.peers)
         router.elsewhere = self._to_inbox
-        self._handlers: dict[int, Callable[[Link, Header, bytes, float], None]] = {
-            header.TOPICS: self._topics.told,
-            header.SEEN: self._topics.seen,
-            header.PASS: self._passed,
-            header.ARRIVED: self._arrived,
-            header.RETURNED: self._returned,
-            header.BEREFT: self._bereft,
-            header.PING: lambda link, head, payload, now: None,
+        self._handlers: dict[int, Callable[[Peer, Header, bytes, float], None]] = {
+            header.TOPICS: self._topics.on_topics,
+            header.SEEN: self._topics.on_seen,
+            header.PASS: self._on_pass,
+            header.ARRIVED: self._on_arrived,
+            header.RETURNED: self._on_returned,
+            header.WORKER_LOST: self._on_worker_lost,
+            header.PING: lambda peer, head, payload, now: None,
         }
 
-    def receive(self, inbound: bool, peer: bytes, data: bytes, payload: bytes, now: float) -> None:
+    def receive(self, inbound: bool, routing_id: bytes, data: bytes, payload: bytes, now: float) -> None:
         """Act on one message from another receiver."""
         head = header.decode(data)
         if head is None:
             return
-        link = self._by_peer.get((inbound, peer))
+        peer = self._by_routing_id.get((inbound, routing_id))
         if head.kind == header.LINK and inbound:
-            self._greeted(peer, read_json(payload), now)
+            self._on_link(routing_id, read_json(payload), now)
         elif head.kind == header.LINKED and not inbound:
-            self._answered(peer, read_json(payload), now)
-        elif link is None:
+            self._on_linked(routing_id, read_json(payload), now)
+        elif peer is None:
             if inbound and head.kind != header.PING:
-                self._refuse(peer, "there is no link")
+                self._refuse(routing_id, "there is no link")
         elif (handler := self._handlers.get(head.kind)) is not None:
-            link.heard = now
-            handler(link, head, payload, now)
+            peer.heard = now
+            handler(peer, head, payload, now)
 
     def connection(self, dial: Dial, usable: bool) -> None:
-        """A connection this receiver made was established, or lost."""
+        """Handle an outbound connection that was established (``usable``) or lost."""
         if usable:
-            send(self._network.outbound, dial.peer, header.greeting(header.LINK), self._greeting())
+            send(self._network.outbound, dial.routing_id, header.greeting(header.LINK), self._greeting())
             return
-        if (link := self._by_peer.get((False, dial.peer))) is not None:
-            self._drop(link, "the connection was lost")
-        if dial.state == "connecting":  # zmq's own second attempt would report another address
+        if (peer := self._by_routing_id.get((False, dial.routing_id))) is not None:
+            self._drop(peer, "the connection was lost")
+        if dial.state == "connecting":  # the retry by zmq would report another address
             self._network.hang_up(dial, 0.1)
 
     def forget(self, address: str) -> None:
-        """A machine was taken out: end the link that was made to it."""
+        """Disconnect from an address that the matchmaker no longer lists."""
         dial = self._network.dials.get(address)
         if dial is not None:
             self.connection(dial, False)
             self._network.forget(address)
 
     def tick(self, now: float) -> None:
-        """Heartbeats, silence, and connections to make again."""
-        for link in list(self.links.values()):
-            if link.gone:
-                self._drop(link, "its connection is gone")
-            elif now - link.heard > _DEAD_AFTER:
-                self._drop(link, f"it has been silent for {now - link.heard:.1f} s")
+        """Send heartbeats, drop silent peers, reconnect, and expire waiting replies."""
+        for peer in list(self.peers.values()):
+            if peer.gone:
+                self._drop(peer, "its connection is gone")
+            elif now - peer.heard > _DEAD_AFTER:
+                self._drop(peer, f"it has been silent for {now - peer.heard:.1f} s")
             else:
-                link.transmit(Header(header.PING).encode())
+                peer.transmit(Header(header.PING).encode())
         for dial in self._network.dials.values():
-            if dial.state == "spare" and dial.node not in self.links:
+            if dial.state == "spare" and dial.node not in self.peers:
                 self.connection(dial, True)
-        for place in self._inboxes.values():
-            place.expire(now)
+        for destination in self._inboxes.values():
+            destination.expire(now)
         self._network.tick(now)
 
-    def settle(self) -> None:
-        """After a batch: tell the peers what changed and what arrived."""
-        self._topics.tell_changes()
-        for link in list(self.links.values()):
-            link.flush()
-            if link.gone:
-                self._drop(link, "its connection is gone")
+    def flush(self) -> None:
+        """After a batch: send the peers the changes and the confirmations of arrivals."""
+        self._topics.send_changes()
+        for peer in list(self.peers.values()):
+            peer.flush()
+            if peer.gone:
+                self._drop(peer, "its connection is gone")
 
     def withdraw(self) -> None:
-        """This receiver is leaving: the peers shall send no new work."""
+        """Ask the peers to send no new work, because this receiver is leaving."""
         self._topics.withdraw()
 
     def busy(self) -> bool:
-        """Whether sessions here wait for answers from elsewhere."""
-        return any(link.debts for link in self.links.values())
+        """Whether sessions of this machine wait for answers from peers."""
+        return any(peer.unanswered for peer in self.peers.values())
 
     def status(self) -> dict[str, Any]:
         return {
-            "links": [{"node": link.node, "names": len(link.remotes)} for link in self.links.values()],
+            "links": [{"node": peer.node, "names": len(peer.remotes)} for peer in self.peers.values()],
             "dials": {dial.address: dial.state for dial in self._network.dials.values()},
         }
 
@@ -129,32 +129,32 @@ class Mesh:
     def _greeting(self) -> bytes:
         return json.dumps({"protocol": PROTOCOL, "node": self._router.node}).encode()
 
-    def _refuse(self, peer: bytes, reason: str) -> None:
+    def _refuse(self, routing_id: bytes, reason: str) -> None:
         refusal = {"protocol": PROTOCOL, "node": self._router.node, "refused": reason}
-        send(self._network.inbound, peer, header.greeting(header.LINKED), json.dumps(refusal).encode())
+        send(self._network.inbound, routing_id, header.greeting(header.LINKED), json.dumps(refusal).encode())
 
-    def _greeted(self, peer: bytes, greeting: dict[str, Any], now: float) -> None:
+    def _on_link(self, routing_id: bytes, greeting: dict[str, Any], now: float) -> None:
         node = str(greeting.get("node"))
-        existing = self.links.get(node)
+        existing = self.peers.get(node)
         if greeting.get("protocol") != PROTOCOL or not node:
-            self._refuse(peer, f"this receiver speaks protocol {PROTOCOL}")
+            self._refuse(routing_id, f"this receiver speaks protocol {PROTOCOL}")
         elif node == self._router.node:
-            self._refuse(peer, "itself")
+            self._refuse(routing_id, "itself")
         elif existing is not None and existing.dialled:
-            self._refuse(peer, "spare")
+            self._refuse(routing_id, "spare")
         else:
-            send(self._network.inbound, peer, header.greeting(header.LINKED), self._greeting())
-            self._join(Link(node, self._network.inbound, peer, False, self._router.tally), now)
+            send(self._network.inbound, routing_id, header.greeting(header.LINKED), self._greeting())
+            self._join(Peer(node, self._network.inbound, routing_id, False, self._router.stats), now)
 
-    def _answered(self, peer: bytes, answer: dict[str, Any], now: float) -> None:
-        dial = self._network.by_peer.get(peer)
+    def _on_linked(self, routing_id: bytes, answer: dict[str, Any], now: float) -> None:
+        dial = self._network.by_routing_id.get(routing_id)
         if dial is None:
             return
         node, refused = str(answer.get("node")), answer.get("refused")
         dial.node = node
-        existing = self.links.get(node)
+        existing = self.peers.get(node)
         if refused == "there is no link":
-            if existing is not None and existing.peer == peer:
+            if existing is not None and existing.routing_id == routing_id:
                 self._drop(existing, "the peer has given it up")
             self.connection(dial, True)
         elif refused == "itself":
@@ -168,37 +168,37 @@ class Mesh:
             self._network.hang_up(dial, 5)
         else:
             dial.state = "linked"
-            self._join(Link(node, self._network.outbound, peer, True, self._router.tally), now)
+            self._join(Peer(node, self._network.outbound, routing_id, True, self._router.stats), now)
 
-    def _join(self, link: Link, now: float) -> None:
-        if (existing := self.links.get(link.node)) is not None:
+    def _join(self, peer: Peer, now: float) -> None:
+        if (existing := self.peers.get(peer.node)) is not None:
             self._drop(existing, "another connection took its place")
-        log.info("%s began", link)
-        link.heard = now
-        self.links[link.node] = link
-        self._by_peer[not link.dialled, link.peer] = link
-        inbox = self._inboxes[link.node] = Shared(f"I{link.node}".encode(), self._router.tally)
-        remote = Remote(link, inbox, _INBOXES)
+        log.info("%s began", peer)
+        peer.heard = now
+        self.peers[peer.node] = peer
+        self._by_routing_id[not peer.dialled, peer.routing_id] = peer
+        inbox = self._inboxes[peer.node] = Shared(f"I{peer.node}".encode(), self._router.stats)
+        remote = Remote(peer, inbox, _INBOXES)
         inbox.add(remote)
         inbox.serve(remote, now)
-        self._topics.tell_all(link)
+        self._topics.send_snapshot(peer)
 
-    def _drop(self, link: Link, reason: str) -> None:
-        """End a link. What is under way there is lost; what waits for it goes elsewhere or back."""
-        log.warning("%s ended: %s", link, reason)
-        link.gone = True
-        del self.links[link.node]
-        self._by_peer.pop((not link.dialled, link.peer), None)
-        inbox = self._inboxes.pop(link.node)
+    def _drop(self, peer: Peer, reason: str) -> None:
+        """End the link to a peer. Messages in flight are lost; waiting messages go to other consumers or back."""
+        log.warning("%s ended: %s", peer, reason)
+        peer.gone = True
+        del self.peers[peer.node]
+        self._by_routing_id.pop((not peer.dialled, peer.routing_id), None)
+        inbox = self._inboxes.pop(peer.node)
         for message in [message for queue in inbox.queues() for message in queue]:
             self._router.give_back(message, "the machine of its inbox is gone")
-        for remotes in link.remotes.values():
+        for remotes in peer.remotes.values():
             for remote in remotes:
-                self._router.leave(remote.place, remote, (), link.heard)
-        for message in link.abandoned():
+                self._router.leave(remote.destination, remote, (), peer.heard)
+        for message in peer.lost_messages():
             self._router.lose(message)
-        dial = self._network.by_peer.get(link.peer) if link.dialled else None
-        if dial is not None and dial.state == "linked":  # drop what zmq would send when it connects again
+        dial = self._network.by_routing_id.get(peer.routing_id) if peer.dialled else None
+        if dial is not None and dial.state == "linked":  # discard what zmq would send after reconnecting
             dial.state = "connecting"
             self._network.hang_up(dial, 0.1)
         self._topics.confirm()
@@ -206,48 +206,48 @@ class Mesh:
     # Messages.
 
     def _to_inbox(self, message: Message, now: float) -> bool:
-        """Pass a reply on to the machine of its inbox."""
+        """Forward a reply to the machine of its inbox. False: no peer is that machine, or a peer sent the reply."""
         inbox = self._inboxes.get(message.name[1:].partition(b".")[0].decode("ascii", "replace"))
         return inbox is not None and message.sender.local and inbox.put(message, now)
 
-    def _passed(self, link: Link, head: Header, payload: bytes, now: float) -> None:
+    def _on_pass(self, peer: Peer, head: Header, payload: bytes, now: float) -> None:
         content, frame = _content(head, payload, now)
-        message = Message(link, head.number, head.value, head.tag, head.name, content, frame, len(payload))
-        self._router.accept(message, link.debts, now)
+        message = Message(peer, head.number, head.value, head.tag, head.name, content, frame, len(payload))
+        self._router.accept(message, peer.unanswered, now)
         if not message.holds:
-            link.settled(message.serial)
+            peer.confirm_arrival(message.serial)
 
-    def _arrived(self, link: Link, head: Header, payload: bytes, now: float) -> None:
-        for remote in link.arrived(payload):
-            remote.place.serve(remote, now)
+    def _on_arrived(self, peer: Peer, head: Header, payload: bytes, now: float) -> None:
+        for remote in peer.arrived(payload):
+            remote.destination.serve(remote, now)
 
-    def _returned(self, link: Link, head: Header, payload: bytes, now: float) -> None:
-        """A message reached nobody there: try elsewhere, if this is where it came from."""
-        message, remote = link.came_back(head.value)
-        link.debts.settle(head.tag)
+    def _on_returned(self, peer: Peer, head: Header, payload: bytes, now: float) -> None:
+        """A message reached no consumer at the peer: try another consumer if it came from this machine."""
+        message, remote = peer.pop_under_way(head.value)
+        peer.unanswered.remove(head.tag)
         if message is None:
             session = self._router.sessions.get(head.number)
             if session is not None:
                 session.returned(*_content(head, payload, now), head.name)
             return
-        place = self._router.places.get(message.name)
-        if isinstance(place, Shared) and place.takers and not message.returned:
-            message.returned = True  # once is a race between machines; twice would be a circle
-            place.put_back([message], now)
+        destination = self._router.destinations.get(message.name)
+        if isinstance(destination, Shared) and destination.consumers and not message.returned:
+            message.returned = True  # one return is a race between machines, a second would be a loop
+            destination.requeue([message], now)
         else:
             self._router.give_back(message, NOBODY)
         if remote is not None:
-            remote.place.serve(remote, now)
+            remote.destination.serve(remote, now)
 
-    def _bereft(self, link: Link, head: Header, payload: bytes, now: float) -> None:
-        """The worker there that had a message is gone."""
-        link.debts.settle(head.tag)
+    def _on_worker_lost(self, peer: Peer, head: Header, payload: bytes, now: float) -> None:
+        """A worker at the peer ended without answering a message."""
+        peer.unanswered.remove(head.tag)
         session = self._router.sessions.get(head.number)
         if session is not None:
-            session.say(header.LOST, tag=head.tag)
+            session.send_record(header.LOST, tag=head.tag)
 
 
 def _content(head: Header, payload: bytes, now: float) -> tuple[bytes, bytes | None]:
-    """What came from a peer as sessions get it: the content of a record, and the payload where it is large."""
+    """Content and frame, as sessions get them, of a message from a peer. The frame is None for a small payload."""
     content = PACK_CONTENT(len(payload), head.ttl, head.waited, stamp(now), head.tag)
     return (content + payload, None) if len(payload) < LARGE else (content, payload)

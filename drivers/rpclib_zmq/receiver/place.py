@@ -1,4 +1,4 @@
-"""Places: an address somebody subscribes to, with its takers and the messages that wait for them."""
+"""Destinations: an address with its consumers and waiting messages."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from collections.abc import Iterable
 from itertools import islice
 
 from rpclib_zmq.receiver.limits import BACKLOG
-from rpclib_zmq.receiver.message import Message, Taker, Tally
+from rpclib_zmq.receiver.message import Consumer, Message, Stats
 from rpclib_zmq.zmtp import Frame
 
 _LOOKED_AT = 16
-"""Takers compared for one message: bounds the cost of choosing among hundreds."""
+"""Consumers compared for one message: bounds the cost of choosing among hundreds."""
 
 
-class Place(ABC):
-    """One address. It exists while it has takers."""
+class Destination(ABC):
+    """One address. A destination exists while it has consumers."""
 
-    def __init__(self, name: bytes, tally: Tally) -> None:
+    def __init__(self, name: bytes, stats: Stats) -> None:
         self.name = name
-        self.tally = tally
+        self.stats = stats
 
     @property
     @abstractmethod
-    def takers(self) -> Iterable[Taker]: ...
+    def consumers(self) -> Iterable[Consumer]: ...
 
     @abstractmethod
-    def add(self, taker: Taker) -> None:
-        """Take part from now on. The caller calls `serve` when the taker can be handed messages."""
+    def add(self, consumer: Consumer) -> None:
+        """Add a consumer. Call `serve` once messages can be delivered to it."""
 
     @abstractmethod
-    def remove(self, taker: Taker) -> None:
-        """Take part no longer."""
+    def remove(self, consumer: Consumer) -> None:
+        """Remove a consumer."""
 
     @abstractmethod
-    def put_back(self, messages: list[Message], now: float) -> None:
-        """Give messages that a taker was handed and did not take, in order, to others before all that wait."""
+    def requeue(self, messages: list[Message], now: float) -> None:
+        """Put untaken messages at the head of the queue, in order, for other consumers."""
 
     @abstractmethod
     def orphans(self) -> list[Message]:
-        """Take out the messages that no taker is left for."""
+        """Take out the messages that have no consumer left."""
 
     @abstractmethod
     def put(self, message: Message, now: float) -> bool:
-        """Hand over the message, or keep it until a taker has room. False: no taker may have it."""
+        """Deliver the message, or queue it until a consumer has room. False: no consumer may get it."""
 
     @abstractmethod
-    def serve(self, taker: Taker, now: float) -> None:
-        """Hand the taker what waits for it, as far as it has room."""
+    def serve(self, consumer: Consumer, now: float) -> None:
+        """Deliver waiting messages to the consumer while it has room."""
 
     @abstractmethod
-    def stall(self, taker: Taker) -> None:
-        """The taker has stopped responding; `serve` ends that."""
+    def stall(self, consumer: Consumer) -> None:
+        """Stop delivery to a consumer that has stopped responding, until `serve`."""
 
     @abstractmethod
     def queues(self) -> Iterable[deque[Message]]: ...
 
     def expire(self, now: float) -> None:
-        """Drop what is worthless by now."""
+        """Drop expired messages."""
         for queue in self.queues():
             if any(message.expired(now) for message in queue):
                 waiting = list(queue)
@@ -68,192 +68,192 @@ class Place(ABC):
     def _drop_expired(self, message: Message, now: float) -> bool:
         if not message.expired(now):
             return False
-        self.tally.events["expired"] += 1
+        self.stats.events["expired"] += 1
         message.release()
         return True
 
 
-class Shared(Place):
-    """An address whose takers share the messages: each goes to one.
+class Shared(Destination):
+    """An address whose consumers share the messages.
 
-    It goes to the least loaded taker with room; among equals to the one unused for longest.
+    Each message goes to the least loaded consumer with room; among equals, to the least recently used.
     """
 
-    def __init__(self, name: bytes, tally: Tally) -> None:
-        super().__init__(name, tally)
-        self._takers: dict[Taker, None] = {}
-        self._ready: OrderedDict[Taker, None] = OrderedDict()
+    def __init__(self, name: bytes, stats: Stats) -> None:
+        super().__init__(name, stats)
+        self._consumers: dict[Consumer, None] = {}
+        self._ready: OrderedDict[Consumer, None] = OrderedDict()
         self._queue: deque[Message] = deque()
         self._inward: deque[Message] = deque()
-        """What peers passed on, which never travels to another peer."""
+        """Messages from peers. They are never sent to another peer."""
 
     @property
-    def takers(self) -> Iterable[Taker]:
-        return self._takers
+    def consumers(self) -> Iterable[Consumer]:
+        return self._consumers
 
-    def add(self, taker: Taker) -> None:
-        self._takers[taker] = None
+    def add(self, consumer: Consumer) -> None:
+        self._consumers[consumer] = None
 
-    def remove(self, taker: Taker) -> None:
-        self._takers.pop(taker, None)
-        self._ready.pop(taker, None)
+    def remove(self, consumer: Consumer) -> None:
+        self._consumers.pop(consumer, None)
+        self._ready.pop(consumer, None)
 
     def put(self, message: Message, now: float) -> bool:
         local = message.sender.local
         if local:
             queue = self._queue
-        elif any(taker.local for taker in self._takers):
+        elif any(consumer.local for consumer in self._consumers):
             queue = self._inward
         else:
             return False
         if not queue:
-            while (taker := self._least_loaded(local)) is not None:
-                if self._hand(taker, message, now):
+            while (consumer := self._least_loaded(local)) is not None:
+                if self._deliver(consumer, message, now):
                     return True
         message.keep()
         queue.append(message)
         return True
 
-    def put_back(self, messages: list[Message], now: float) -> None:
+    def requeue(self, messages: list[Message], now: float) -> None:
         for message in reversed(messages):
             (self._queue if message.sender.local else self._inward).appendleft(message)
-        for taker in list(self._ready):
-            self.serve(taker, now)
+        for consumer in list(self._ready):
+            self.serve(consumer, now)
 
     def orphans(self) -> list[Message]:
         orphans: list[Message] = []
-        if not self._takers:
+        if not self._consumers:
             orphans += self._queue
             self._queue.clear()
-        if not any(taker.local for taker in self._takers):
+        if not any(consumer.local for consumer in self._consumers):
             orphans += self._inward
             self._inward.clear()
         return orphans
 
-    def serve(self, taker: Taker, now: float) -> None:
-        if taker not in self._takers:
+    def serve(self, consumer: Consumer, now: float) -> None:
+        if consumer not in self._consumers:
             return
-        while taker.room:
-            queue = self._inward if taker.local and self._inward else self._queue
+        while consumer.room:
+            queue = self._inward if consumer.local and self._inward else self._queue
             if not queue:
-                self._ready[taker] = None
+                self._ready[consumer] = None
                 return
             message = queue.popleft()
             if not self._drop_expired(message, now):
-                if not taker.hand(message, now):
+                if not consumer.deliver(message, now):
                     queue.appendleft(message)
                     break
-                self._ready.pop(taker, None)
+                self._ready.pop(consumer, None)
                 message.release()
-        self._ready.pop(taker, None)
+        self._ready.pop(consumer, None)
 
-    def stall(self, taker: Taker) -> None:
-        self._ready.pop(taker, None)
+    def stall(self, consumer: Consumer) -> None:
+        self._ready.pop(consumer, None)
 
     def queues(self) -> Iterable[deque[Message]]:
         return (self._queue, self._inward)
 
-    def _least_loaded(self, anywhere: bool) -> Taker | None:
+    def _least_loaded(self, anywhere: bool) -> Consumer | None:
         best, least = None, 0
         if len(self._ready) == 1 and anywhere:
             return next(iter(self._ready))
-        for taker in islice(self._ready, _LOOKED_AT):
-            if anywhere or taker.local:
-                load = taker.load
+        for consumer in islice(self._ready, _LOOKED_AT):
+            if anywhere or consumer.local:
+                load = consumer.load
                 if not load:
-                    return taker
+                    return consumer
                 if best is None or load < least:
-                    best, least = taker, load
+                    best, least = consumer, load
         return best
 
-    def _hand(self, taker: Taker, message: Message, now: float) -> bool:
-        """Hand over, and keep the order of use. False: the taker is gone."""
-        if not taker.hand(message, now):
-            self._ready.pop(taker, None)
+    def _deliver(self, consumer: Consumer, message: Message, now: float) -> bool:
+        """Deliver, and move the consumer to the end of the order of use. False: the consumer is gone."""
+        if not consumer.deliver(message, now):
+            self._ready.pop(consumer, None)
             return False
-        if not taker.room:
-            self._ready.pop(taker, None)
+        if not consumer.room:
+            self._ready.pop(consumer, None)
         elif len(self._ready) > 1:
-            self._ready.move_to_end(taker)
+            self._ready.move_to_end(consumer)
         return True
 
 
-class Everyone(Place):
-    """An address whose takers each get every message, in a queue of their own: a slow one holds up no other.
+class Everyone(Destination):
+    """An address whose consumers each get every message.
 
-    A stalled taker is not waited for: what it has room for is kept, then the oldest is given up and counted.
+    Each consumer has its own queue, so that a slow consumer delays no other. The queue of a stalled consumer keeps
+    the newest messages up to a limit; the others are dropped and counted.
     """
 
-    def __init__(self, name: bytes, tally: Tally) -> None:
-        super().__init__(name, tally)
-        self._takers: dict[Taker, deque[Message]] = {}
+    def __init__(self, name: bytes, stats: Stats) -> None:
+        super().__init__(name, stats)
+        self._consumers: dict[Consumer, deque[Message]] = {}
 
     @property
-    def takers(self) -> Iterable[Taker]:
-        return self._takers
+    def consumers(self) -> Iterable[Consumer]:
+        return self._consumers
 
-    def add(self, taker: Taker) -> None:
-        self._takers[taker] = deque()
+    def add(self, consumer: Consumer) -> None:
+        self._consumers[consumer] = deque()
 
-    def remove(self, taker: Taker) -> None:
-        for message in self._takers.pop(taker, ()):
+    def remove(self, consumer: Consumer) -> None:
+        for message in self._consumers.pop(consumer, ()):
             message.release()
 
-    def put_back(self, messages: list[Message], now: float) -> None:
-        """Nothing: the others have had theirs."""
+    def requeue(self, messages: list[Message], now: float) -> None:
+        """Does nothing: every other consumer has its own copy."""
 
     def orphans(self) -> list[Message]:
         return []
 
     def put(self, message: Message, now: float) -> bool:
-        for taker, queue in self._takers.items():
-            meant = message.sender.local or taker.local
-            if meant and (queue or not taker.room or not taker.hand(message, now)):
-                self._keep(taker, queue, message)
+        for consumer, queue in self._consumers.items():
+            meant = message.sender.local or consumer.local
+            if meant and (queue or not consumer.room or not consumer.deliver(message, now)):
+                self._keep(consumer, queue, message)
         return True
 
-    def serve(self, taker: Taker, now: float) -> None:
-        queue = self._takers.get(taker)
-        while queue and taker.room:
+    def serve(self, consumer: Consumer, now: float) -> None:
+        queue = self._consumers.get(consumer)
+        while queue and consumer.room:
             message = queue.popleft()
             if not self._drop_expired(message, now):
-                taker.hand(message, now)
+                consumer.deliver(message, now)
                 message.release()
 
-    def stall(self, taker: Taker) -> None:
-        for message in self._takers.get(taker, ()):
+    def stall(self, consumer: Consumer) -> None:
+        for message in self._consumers.get(consumer, ()):
             message.release()
 
     def queues(self) -> Iterable[deque[Message]]:
-        return self._takers.values()
+        return self._consumers.values()
 
-    def _keep(self, taker: Taker, queue: deque[Message], message: Message) -> None:
+    def _keep(self, consumer: Consumer, queue: deque[Message], message: Message) -> None:
         queue.append(message)
-        if not taker.stalled:
+        if not consumer.stalled:
             message.keep()
         elif len(queue) > BACKLOG:
             queue.popleft()
-            self.tally.events["missed"] += 1
+            self.stats.events["missed"] += 1
 
 
 class Inbox(Everyone):
-    """The address of one subscription's replies. What waits when it goes comes back to its sender."""
+    """The reply address of one subscription. Messages that wait when it ends go back to their senders."""
 
-    def __init__(self, name: bytes, tally: Tally) -> None:
-        super().__init__(name, tally)
+    def __init__(self, name: bytes, stats: Stats) -> None:
+        super().__init__(name, stats)
         self._left: list[Message] = []
 
-    def remove(self, taker: Taker) -> None:
-        self._left += self._takers.pop(taker, ())
+    def remove(self, consumer: Consumer) -> None:
+        self._left += self._consumers.pop(consumer, ())
 
     def orphans(self) -> list[Message]:
         orphans, self._left = self._left, []
         return orphans
 
     def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:
-        """Hand over what need not wait, without making it a message: once it is sent, nobody asks for it again.
-        False: it has to be `put`."""
-        if len(self._takers) != 1:
+        """Deliver without making a `Message`, which only queueing needs. False: use `put`."""
+        if len(self._consumers) != 1:
             return False
-        [(taker, queue)] = self._takers.items()
-        return not queue and taker.room and taker.forward(content, frame, size)
+        [(consumer, queue)] = self._consumers.items()
+        return not queue and consumer.room and consumer.forward(content, frame, size)

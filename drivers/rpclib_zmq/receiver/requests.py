@@ -1,4 +1,4 @@
-"""What sessions ask of the receiver, beside bringing messages."""
+"""Handlers of the control records of sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("rpclib_zmq")
 
 
 class Requests:
-    """Answers each record that is no message."""
+    """Answers each control record."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -39,21 +39,21 @@ class Requests:
         elif number in session.subscriptions or len(session.subscriptions) >= limits.SUBSCRIPTIONS:
             problem = b"too many subscriptions"
         if problem:
-            session.say(header.REFUSED, number, name=problem)
+            session.send_record(header.REFUSED, number, name=problem)
             return
-        place = router.join(name)
-        subscription = Subscription(session, number, record.value, place)
+        destination = router.join(name)
+        subscription = Subscription(session, number, record.value, destination)
         session.subscriptions[number] = subscription
-        place.add(subscription)
-        place.serve(subscription, now)
-        router.changed(place)
-        router.announced(place, lambda: session.say(header.SUBSCRIBED, number))
+        destination.add(subscription)
+        destination.serve(subscription, now)
+        router.changed(destination)
+        router.announced(destination, lambda: session.send_record(header.SUBSCRIBED, number))
 
     def _stop(self, session: Session, record: Record, now: float) -> None:
         subscription = session.subscriptions.get(record.number)
         if subscription is not None:
-            self._router.leave(subscription.place, subscription, (), now)
-        session.say(header.STOPPED, record.number)
+            self._router.leave(subscription.destination, subscription, (), now)
+        session.send_record(header.STOPPED, record.number)
 
     def _release(self, session: Session, record: Record, now: float) -> None:
         subscription = session.subscriptions.pop(record.number, None)
@@ -61,12 +61,12 @@ class Requests:
             self._router.pass_on(session, subscription, now)
 
     def _count(self, session: Session, record: Record, now: float) -> None:
-        place = self._router.places.get(record.name)
-        count = sum(taker.count for taker in place.takers) if place else 0
-        session.say(header.COUNTED, record.number, count)
+        destination = self._router.destinations.get(record.name)
+        count = sum(consumer.count for consumer in destination.consumers) if destination else 0
+        session.send_record(header.COUNTED, record.number, count)
 
     def _bye(self, session: Session, record: Record, now: float) -> None:
-        session.say(header.BYE)
+        session.send_record(header.BYE)
         session.flush()
         session.gone = True
         for subscription in session.subscriptions.values():
