@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rpclib_zmq import zmtp
 from rpclib_zmq.records import FLUSH_AT, LARGE, Broken
+from rpclib_zmq.taken import Taken
 from rpclib_zmq.wire import Wire
 from rpclib_zmq.zmtp import Frame
 
@@ -26,7 +27,7 @@ class Channel:
     """One connection to the receiver that listens at ``path``. A channel never reconnects.
 
     ``on_batch(frame)`` gets the first frame of each message. ``on_end(what)`` is called once when the connection
-    ends, after all batches, with what the receiver did. ``along()`` returns records to be added to a batch.
+    ends, after all batches, with what the receiver did.
 
     Records emitted within one loop turn leave in few batches: at the end of the turn, earlier when a batch is long
     enough, and at once when messages come one by one.
@@ -37,12 +38,12 @@ class Channel:
         path: Path,
         on_batch: Callable[[bytes], None],
         on_end: Callable[[str], None],
-        along: Callable[[], list[bytes]],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_batch = on_batch
         self._on_end = on_end
-        self._along = along
+        self.taken = Taken()
+        """Taken messages, reported along with the next batch."""
         self._frames: deque[Frame] = deque()
         self._out: list[bytes] = []
         self._large: list[bytes] = []
@@ -96,7 +97,7 @@ class Channel:
         """Send the batch."""
         if not self._out or self._closed:
             return
-        self._out += self._along()
+        self._out += self.taken.records()
         frames = [b"".join(self._out), *self._large]
         self._out.clear()
         self._large.clear()

@@ -84,9 +84,9 @@ class ZmqDriver(Driver):
         """Whether the receiver is leaving and wants no new messages."""
         self._unconfirmed = 0
         """The number of the pause or resume request to confirm once no message waits here; 0: none."""
-        self._heartbeat = Heartbeat(lambda: self._send_record(header.PING), self._on_silence)
-        self.credits = Credits(lambda record: self._channel.send_record(record), lambda: self._channel.flush())
-        self._channel = Channel(run.socket, self._on_batch, self._on_end, self.credits.records)
+        self._heartbeat = Heartbeat(self._ping, self._on_silence)
+        self._channel = Channel(run.socket, self._on_batch, self._on_end)
+        self.credits = Credits(self._channel)
         self._outbox = Outbox(self._channel.emit)
         self._arrivals = Arrivals(self._channel.frame, self._on_record)
 
@@ -207,6 +207,9 @@ class ZmqDriver(Driver):
         """Send a control record, after the report of taken messages."""
         self.credits.report()
         self._channel.send_record(Record(kind, number, value=value, name=name).encode())
+
+    def _ping(self) -> None:
+        self._send_record(header.PING)
 
     def _update_gates(self) -> None:
         """Shut or open the gates of senders, and confirm a pause once no message waits."""

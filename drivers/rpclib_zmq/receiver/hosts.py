@@ -17,6 +17,7 @@ from rpclib_zmq.matchmakers import Discovery
 from rpclib_zmq.options import NetworkOptions
 from rpclib_zmq.receiver.mesh import Mesh
 from rpclib_zmq.receiver.network import Network
+from rpclib_zmq.receiver.peers import Peers
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.sockets import receive
 
@@ -28,7 +29,9 @@ _BATCH = 256
 class Hosts:
     """Sockets, links and discovery. Raises ConfigError for unusable keys or matchmakers."""
 
-    def __init__(self, router: Router, context: zmq.Context[zmq.Socket[bytes]], options: NetworkOptions) -> None:
+    def __init__(
+        self, router: Router, peers: Peers, context: zmq.Context[zmq.Socket[bytes]], options: NetworkOptions
+    ) -> None:
         self._options = options
         self._keys = None
         if options.secret is not None and options.known_hosts is not None:
@@ -37,7 +40,7 @@ class Hosts:
         self._network = Network(context, self._keys)
         self._discovery: Discovery | None = None
         self._discovered: frozenset[str] = frozenset()
-        self.mesh = Mesh(router, self._network)
+        self.mesh = Mesh(router, peers, self._network)
 
     def start(self, handle: Callable[[Any, Callable[[], None]], None]) -> None:
         """Listen and connect. ``handle(socket, handler)`` registers the handler of a readable socket."""

@@ -12,6 +12,7 @@ from rpclib_zmq.header import PROTOCOL, Header, read_json, stamp
 from rpclib_zmq.receiver.link import Peer, Remote
 from rpclib_zmq.receiver.message import Message
 from rpclib_zmq.receiver.network import Dial, Network
+from rpclib_zmq.receiver.peers import Peers
 from rpclib_zmq.receiver.place import Shared
 from rpclib_zmq.receiver.router import NOBODY, Router
 from rpclib_zmq.receiver.sockets import send
@@ -34,22 +35,20 @@ class Mesh:
     then every change, and confirms each.
     """
 
-    def __init__(self, router: Router, network: Network) -> None:
-        self.peers: dict[str, Peer] = {}
+    def __init__(self, router: Router, peers: Peers, network: Network) -> None:
+        self._peers = peers
         self._router = router
         self._network = network
         self._by_routing_id: dict[tuple[bool, bytes], Peer] = {}
-        self._inboxes: dict[str, Shared] = {}
-        self._topics = Topics(router, self.peers)
-        router.elsewhere = self._to_inbox
+        topics = Topics(router, peers)
         self._handlers: dict[int, Callable[[Peer, Header, bytes, float], None]] = {
-            header.TOPICS: self._topics.on_topics,
-            header.SEEN: self._topics.on_seen,
+            header.TOPICS: topics.on_topics,
+            header.SEEN: topics.on_seen,
             header.PASS: self._on_pass,
             header.ARRIVED: self._on_arrived,
             header.RETURNED: self._on_returned,
             header.WORKER_LOST: self._on_worker_lost,
-            header.PING: lambda peer, head, payload, now: None,
+            header.PING: _ignore,
         }
 
     def receive(self, inbound: bool, routing_id: bytes, data: bytes, payload: bytes, now: float) -> None:
@@ -88,7 +87,7 @@ class Mesh:
 
     def tick(self, now: float) -> None:
         """Send heartbeats, drop silent peers, reconnect, and expire waiting replies."""
-        for peer in list(self.peers.values()):
+        for peer in list(self._peers.by_node.values()):
             if peer.gone:
                 self._drop(peer, "its connection is gone")
             elif now - peer.heard > _DEAD_AFTER:
@@ -96,31 +95,31 @@ class Mesh:
             else:
                 peer.transmit(Header(header.PING).encode())
         for dial in self._network.dials.values():
-            if dial.state == "spare" and dial.node not in self.peers:
+            if dial.state == "spare" and dial.node not in self._peers.by_node:
                 self.connection(dial, True)
-        for destination in self._inboxes.values():
+        for destination in self._peers.inboxes.values():
             destination.expire(now)
         self._network.tick(now)
 
     def flush(self) -> None:
         """After a batch: send the peers the changes and the confirmations of arrivals."""
-        self._topics.send_changes()
-        for peer in list(self.peers.values()):
+        self._peers.send_changes()
+        for peer in list(self._peers.by_node.values()):
             peer.flush()
             if peer.gone:
                 self._drop(peer, "its connection is gone")
 
     def withdraw(self) -> None:
         """Ask the peers to send no new work, because this receiver is leaving."""
-        self._topics.withdraw()
+        self._peers.withdraw()
 
     def busy(self) -> bool:
         """Whether sessions of this machine wait for answers from peers."""
-        return any(peer.unanswered for peer in self.peers.values())
+        return any(peer.unanswered for peer in self._peers.by_node.values())
 
     def status(self) -> dict[str, Any]:
         return {
-            "links": [{"node": peer.node, "names": len(peer.remotes)} for peer in self.peers.values()],
+            "links": [{"node": peer.node, "names": len(peer.remotes)} for peer in self._peers.by_node.values()],
             "dials": {dial.address: dial.state for dial in self._network.dials.values()},
         }
 
@@ -135,7 +134,7 @@ class Mesh:
 
     def _on_link(self, routing_id: bytes, greeting: dict[str, Any], now: float) -> None:
         node = str(greeting.get("node"))
-        existing = self.peers.get(node)
+        existing = self._peers.by_node.get(node)
         if greeting.get("protocol") != PROTOCOL or not node:
             self._refuse(routing_id, f"this receiver speaks protocol {PROTOCOL}")
         elif node == self._router.node:
@@ -152,7 +151,7 @@ class Mesh:
             return
         node, refused = str(answer.get("node")), answer.get("refused")
         dial.node = node
-        existing = self.peers.get(node)
+        existing = self._peers.by_node.get(node)
         if refused == "there is no link":
             if existing is not None and existing.routing_id == routing_id:
                 self._drop(existing, "the peer has given it up")
@@ -171,25 +170,25 @@ class Mesh:
             self._join(Peer(node, self._network.outbound, routing_id, True, self._router.stats), now)
 
     def _join(self, peer: Peer, now: float) -> None:
-        if (existing := self.peers.get(peer.node)) is not None:
+        if (existing := self._peers.by_node.get(peer.node)) is not None:
             self._drop(existing, "another connection took its place")
         log.info("%s began", peer)
         peer.heard = now
-        self.peers[peer.node] = peer
+        self._peers.by_node[peer.node] = peer
         self._by_routing_id[not peer.dialled, peer.routing_id] = peer
-        inbox = self._inboxes[peer.node] = Shared(f"I{peer.node}".encode(), self._router.stats)
+        inbox = self._peers.inboxes[peer.node] = Shared(f"I{peer.node}".encode(), self._router.stats)
         remote = Remote(peer, inbox, _INBOXES)
         inbox.add(remote)
         inbox.serve(remote, now)
-        self._topics.send_snapshot(peer)
+        self._peers.send_snapshot(peer)
 
     def _drop(self, peer: Peer, reason: str) -> None:
         """End the link to a peer. Messages in flight are lost; waiting messages go to other consumers or back."""
         log.warning("%s ended: %s", peer, reason)
         peer.gone = True
-        del self.peers[peer.node]
+        del self._peers.by_node[peer.node]
         self._by_routing_id.pop((not peer.dialled, peer.routing_id), None)
-        inbox = self._inboxes.pop(peer.node)
+        inbox = self._peers.inboxes.pop(peer.node)
         for message in [message for queue in inbox.queues() for message in queue]:
             self._router.give_back(message, "the machine of its inbox is gone")
         for remotes in peer.remotes.values():
@@ -201,14 +200,9 @@ class Mesh:
         if dial is not None and dial.state == "linked":  # discard what zmq would send after reconnecting
             dial.state = "connecting"
             self._network.hang_up(dial, 0.1)
-        self._topics.confirm()
+        self._peers.confirm()
 
     # Messages.
-
-    def _to_inbox(self, message: Message, now: float) -> bool:
-        """Forward a reply to the machine of its inbox. False: no peer is that machine, or a peer sent the reply."""
-        inbox = self._inboxes.get(message.name[1:].partition(b".")[0].decode("ascii", "replace"))
-        return inbox is not None and message.sender.local and inbox.put(message, now)
 
     def _on_pass(self, peer: Peer, head: Header, payload: bytes, now: float) -> None:
         content, frame = _content(head, payload, now)
@@ -251,3 +245,7 @@ def _content(head: Header, payload: bytes, now: float) -> tuple[bytes, bytes | N
     """Content and frame, as sessions get them, of a message from a peer. The frame is None for a small payload."""
     content = PACK_CONTENT(len(payload), head.ttl, head.waited, stamp(now), head.tag)
     return (content + payload, None) if len(payload) < LARGE else (content, payload)
+
+
+def _ignore(peer: Peer, head: Header, payload: bytes, now: float) -> None:
+    """A PING needs no answer: the arrival of any message shows that the peer is alive."""

@@ -19,9 +19,10 @@ from rpclib_zmq import header
 from rpclib_zmq.header import PROTOCOL, decode, read_json
 from rpclib_zmq.options import NetworkOptions
 from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.elsewhere import Nowhere
 from rpclib_zmq.receiver.entrance import Connection, Entrance
 from rpclib_zmq.receiver.hosts import Hosts
-from rpclib_zmq.receiver.requests import Requests
+from rpclib_zmq.receiver.peers import Peers
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.sources import Sources
 from rpclib_zmq.receiver.status import status_of
@@ -48,8 +49,8 @@ class Receiver:
         self._idle_exit = idle_exit
         self._grace = grace
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._router = Router(secrets.token_hex(8))
-        Requests(self._router)
+        peers = Peers() if options.listen or options.peers or options.matchmaker else None
+        self._router = Router(secrets.token_hex(8), Nowhere() if peers is None else peers)
         self._watch = Watch(self._on_signal)
         self._sources = Sources()
         self._entrance = Entrance(run.socket, self._sources, self._receive, self._on_end)
@@ -57,8 +58,8 @@ class Receiver:
         self._said_goodbye = False
         self._strangers = 0
         self._hosts: Hosts | None = None
-        if options.listen or options.peers or options.matchmaker:
-            self._hosts = Hosts(self._router, self._context, options)
+        if peers is not None:
+            self._hosts = Hosts(self._router, peers, self._context, options)
 
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until `leave`, or until idle for long enough. Calls ``ready`` once connections are accepted.

@@ -11,11 +11,13 @@ from rpclib_zmq import header
 from rpclib_zmq.header import ALL, DATA, INBOX, NO_TAG, ONE, TAKEN
 from rpclib_zmq.receiver import limits
 from rpclib_zmq.receiver.debts import Unanswered
+from rpclib_zmq.receiver.elsewhere import Elsewhere
 from rpclib_zmq.receiver.limits import HELD_BYTES, REPORTED, REPORTED_BYTES
 from rpclib_zmq.receiver.message import Consumer, Message, Stats
 from rpclib_zmq.receiver.place import Destination, Everyone, Inbox, Shared
+from rpclib_zmq.receiver.requests import HANDLERS
 from rpclib_zmq.receiver.session import Session, Subscription
-from rpclib_zmq.records import HEAD, HOP, LARGE, LONGEST, Broken, Record, read
+from rpclib_zmq.records import HEAD, HOP, LARGE, LONGEST, Broken, read
 from rpclib_zmq.zmtp import Frame
 
 log = logging.getLogger("rpclib_zmq")
@@ -26,10 +28,6 @@ _UNPACK = struct.Struct("<BxHII12x16s").unpack_from
 _UNPACK_TAKEN = struct.Struct("<2xHIII4xI").unpack_from
 
 
-def _call(then: Callable[[], object]) -> None:
-    then()
-
-
 class Router:
     """The sessions, their destinations, and the way of every message between them.
 
@@ -37,22 +35,15 @@ class Router:
     `tick` every `limits.TICK` seconds.
     """
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, elsewhere: Elsewhere) -> None:
         self.node = node
+        self.elsewhere = elsewhere
         self.stats = Stats()
         self.sessions: dict[int, Session] = {}
         """Sessions by number."""
         self.destinations: dict[bytes, Destination] = {}
-        self.changed: Callable[[Destination], None] = lambda destination: None
-        """Called when the consumers of a destination change."""
-        self.elsewhere: Callable[[Message, float], bool] = lambda message, now: False
-        """Forwards a reply whose inbox is on another machine."""
-        self.announced: Callable[[Destination, Callable[[], object]], None] = lambda destination, then: _call(then)
-        """Runs a callback when every peer knows who serves a destination."""
         self._due: set[Session] = set()
         self._next = 1
-        self.requests: dict[int, Callable[[Session, Record, float], None]] = {}
-        """Handlers of control records, by kind."""
 
     def greet(self, send: Callable[[list[Frame]], bool], pid: int, program: str, now: float) -> Session:
         """Begin a session. ``send(frames)`` sends one message to it; False: the connection is gone."""
@@ -130,10 +121,10 @@ class Router:
                 subscription.destination.serve(subscription, now)
             return offset + HEAD
         record, after = read(data, offset)
-        request = self.requests.get(record.kind)
-        if request is None:
+        handler = HANDLERS.get(record.kind)
+        if handler is None:
             raise Broken(f"a record is of the unknown kind {record.kind}")
-        request(session, record, now)
+        handler(self, session, record, now)
         return after if session.number in self.sessions else len(data)
 
     def accept(self, message: Message, unanswered: Unanswered, now: float) -> None:
@@ -149,7 +140,7 @@ class Router:
         elif destination is not None:
             if not destination.put(message, now):
                 self.give_back(message, NOBODY)
-        elif name[:1] != b"I" or not self.elsewhere(message, now):
+        elif name[:1] != b"I" or not self.elsewhere.forward(message, now):
             self.give_back(message, NOBODY)
 
     def give_back(self, message: Message, reason: str) -> None:
@@ -177,7 +168,7 @@ class Router:
         if not destination.consumers:
             self.destinations.pop(destination.name, None)
         if consumer.local:
-            self.changed(destination)
+            self.elsewhere.changed(destination)
 
     def flush(self) -> None:
         """After a batch: send the sessions their records."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rpclib_zmq import header
 from rpclib_zmq.header import NO_TAG, stamp
-from rpclib_zmq.receiver.requests import Requests
+from rpclib_zmq.receiver.elsewhere import Nowhere
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.session import Session
 from rpclib_zmq.records import HEAD, LARGE, LONGEST, Record, read
@@ -47,8 +47,7 @@ class Desk:
 
     def __init__(self) -> None:
         self._peers: dict[Session, Peer] = {}
-        self.router = Router(NODE)
-        Requests(self.router)
+        self.router = Router(NODE, Nowhere())
         self.asker, self.worker = self.session(), self.session()
         self.inbox = header.inbox_prefix(NODE, self.asker.number) + b"1"
         self.ask(self.asker, Record(header.SUBSCRIBE, 1, name=self.inbox))
