@@ -16,19 +16,20 @@ from rpclib.driver import Capability, Driver, Gate, Observer, Subscription
 from rpclib.driverkit import Ending
 from rpclib.errors import ConfigError, ConnectionLost, MessageTooLarge, TransportError, Unreachable
 from rpclib.url import TransportURL
-from rpclib_zmq import greeting, header
-from rpclib_zmq.arrivals import Arrivals
-from rpclib_zmq.channel import Channel
-from rpclib_zmq.credits import Credits
-from rpclib_zmq.greeting import Leaving
-from rpclib_zmq.header import name_of
 from rpclib_zmq.options import ZmqOptions
-from rpclib_zmq.outbox import Outbox, ZmqRoute
-from rpclib_zmq.pulse import Heartbeat
-from rpclib_zmq.questions import Questions
-from rpclib_zmq.records import Broken, Record
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import name_of
+from rpclib_zmq.protocol.records import Broken, Record
 from rpclib_zmq.rundir import RunDir, default_path
-from rpclib_zmq.subscription import ZmqSubscription
+from rpclib_zmq.session import greeting
+from rpclib_zmq.session.arrivals import Arrivals
+from rpclib_zmq.session.channel import Channel
+from rpclib_zmq.session.credits import Credits
+from rpclib_zmq.session.greeting import Leaving
+from rpclib_zmq.session.heartbeat import Heartbeat
+from rpclib_zmq.session.outbox import Outbox, ZmqRoute
+from rpclib_zmq.session.questions import Questions
+from rpclib_zmq.session.subscription import ZmqSubscription
 
 log = logging.getLogger("rpclib_zmq")
 

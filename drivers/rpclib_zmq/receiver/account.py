@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rpclib_zmq.header import ACCEPTED, NO_TAG
+from rpclib_zmq.protocol.header import ACCEPTED, NO_TAG
+from rpclib_zmq.protocol.records import PACK
 from rpclib_zmq.receiver.limits import REPORTED, REPORTED_BYTES
-from rpclib_zmq.records import PACK
 
 _ALL_LANES = 0
 

@@ -17,9 +17,10 @@ import zmq
 from pydantic import ValidationError
 
 from rpclib.errors import ConfigError, RpcError, Unreachable
-from rpclib_zmq import header, keys
-from rpclib_zmq.header import Header, read_json
 from rpclib_zmq.options import NetworkOptions
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import Header, read_json
+from rpclib_zmq.receiver.network import keys
 from rpclib_zmq.receiver.receiver import Receiver
 from rpclib_zmq.rundir import RunDir, default_path
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from rpclib_zmq.receiver.destination import Destination
 from rpclib_zmq.receiver.message import Message
-from rpclib_zmq.receiver.place import Destination
 
 
 class Elsewhere(Protocol):

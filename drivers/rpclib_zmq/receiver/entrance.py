@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
+from rpclib_zmq.protocol.wire import Wire
+from rpclib_zmq.protocol.zmtp import Frame, Malformed
 from rpclib_zmq.receiver import limits
 from rpclib_zmq.receiver.session import Session
 from rpclib_zmq.receiver.sources import Sources
-from rpclib_zmq.wire import Wire
-from rpclib_zmq.zmtp import Frame, Malformed
 
 log = logging.getLogger("rpclib_zmq")
 

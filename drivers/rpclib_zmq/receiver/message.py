@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 
-from rpclib_zmq.records import CONTENT, expired
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.protocol.records import CONTENT, expired
+from rpclib_zmq.protocol.zmtp import Frame
 
 
 class Stats:
@@ -60,7 +60,7 @@ class Message:
         self.tag = tag
         self.name = name
         self.content = content
-        """Times and payload, forwarded unread. See `rpclib_zmq.records`."""
+        """Times and payload, forwarded unread. See `rpclib_zmq.protocol.records`."""
         self.frame = frame
         """A large payload, kept apart because copying costs more. None for a small one."""
         self.size = size

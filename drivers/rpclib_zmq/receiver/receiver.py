@@ -15,20 +15,20 @@ from typing import Any
 
 import zmq
 
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, decode, read_json
 from rpclib_zmq.options import NetworkOptions
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, decode, read_json
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver import limits
 from rpclib_zmq.receiver.elsewhere import Nowhere
 from rpclib_zmq.receiver.entrance import Connection, Entrance
-from rpclib_zmq.receiver.hosts import Hosts
-from rpclib_zmq.receiver.peers import Peers
+from rpclib_zmq.receiver.network.hosts import Hosts
+from rpclib_zmq.receiver.network.peers import Peers
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.sources import Sources
 from rpclib_zmq.receiver.status import status_of
 from rpclib_zmq.receiver.watch import Watch
 from rpclib_zmq.rundir import RunDir
-from rpclib_zmq.zmtp import Frame
 
 log = logging.getLogger("rpclib_zmq")
 

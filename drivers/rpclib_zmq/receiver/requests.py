@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from rpclib_zmq import header
-from rpclib_zmq.header import INBOX, is_name
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import INBOX, is_name
+from rpclib_zmq.protocol.records import Record
 from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.destination import Destination
 from rpclib_zmq.receiver.elsewhere import Elsewhere
 from rpclib_zmq.receiver.message import Consumer, Message
-from rpclib_zmq.receiver.place import Destination
 from rpclib_zmq.receiver.session import Session, Subscription
-from rpclib_zmq.records import Record
 
 log = logging.getLogger("rpclib_zmq")
 

@@ -7,18 +7,18 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 
-from rpclib_zmq import header
-from rpclib_zmq.header import ALL, DATA, INBOX, NO_TAG, ONE, TAKEN
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import ALL, DATA, INBOX, NO_TAG, ONE, TAKEN
+from rpclib_zmq.protocol.records import HEAD, HOP, LARGE, LONGEST, Broken, read
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver import limits
-from rpclib_zmq.receiver.debts import Unanswered
+from rpclib_zmq.receiver.destination import Destination, Everyone, Inbox, Shared
 from rpclib_zmq.receiver.elsewhere import Elsewhere
 from rpclib_zmq.receiver.limits import HELD_BYTES, REPORTED, REPORTED_BYTES
 from rpclib_zmq.receiver.message import Consumer, Message, Stats
-from rpclib_zmq.receiver.place import Destination, Everyone, Inbox, Shared
 from rpclib_zmq.receiver.requests import HANDLERS
 from rpclib_zmq.receiver.session import Session, Subscription
-from rpclib_zmq.records import HEAD, HOP, LARGE, LONGEST, Broken, read
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.receiver.unanswered import Unanswered
 
 log = logging.getLogger("rpclib_zmq")
 

@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rpclib_zmq import header
-from rpclib_zmq.header import DELIVER, NO_TAG, ONE, REDELIVER
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import DELIVER, NO_TAG, ONE, REDELIVER
+from rpclib_zmq.protocol.records import FLUSH_AT, PACK_HOP, Record
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver.account import Account
-from rpclib_zmq.receiver.debts import Unanswered
 from rpclib_zmq.receiver.limits import PREFETCH, UNTAKEN_BYTES
 from rpclib_zmq.receiver.message import Consumer, Message, Sender, Stats
-from rpclib_zmq.records import FLUSH_AT, PACK_HOP, Record
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.receiver.unanswered import Unanswered
 
 if TYPE_CHECKING:
-    from rpclib_zmq.receiver.place import Destination
+    from rpclib_zmq.receiver.destination import Destination
 
 _LONGEST_REASON = 1000
 

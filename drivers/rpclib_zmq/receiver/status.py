@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rpclib_zmq.header import INBOX
+from rpclib_zmq.protocol.header import INBOX
 from rpclib_zmq.receiver.router import Router
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from rpclib.errors import TransportError
-from rpclib_zmq import header
+from rpclib_zmq.protocol import header
 from rpclib_zmq.receiver.cli import ask
 from rpclib_zmq.rundir import RunDir
 

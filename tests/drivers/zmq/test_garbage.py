@@ -14,9 +14,9 @@ import pytest
 import zmq
 
 import rpclib
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, Header
-from rpclib_zmq.records import LARGE, Record, read
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, Header
+from rpclib_zmq.protocol.records import LARGE, Record, read
 from rpclib_zmq.rundir import RunDir
 from tests.drivers.zmq.contexts import context
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rpclib.address import Address, Kind
-from rpclib_zmq import header
-from rpclib_zmq.header import Header, age, decode, is_name, milliseconds, name_of, stamp
 from rpclib_zmq.options import NetworkOptions, ZmqOptions, is_loopback
-from rpclib_zmq.outbox import Outbox
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import Header, age, decode, is_name, milliseconds, name_of, stamp
+from rpclib_zmq.protocol.records import PACK_CONTENT
+from rpclib_zmq.receiver.destination import Destination, Everyone, Shared
 from rpclib_zmq.receiver.message import Consumer, Message, Sender, Stats
-from rpclib_zmq.receiver.place import Destination, Everyone, Shared
-from rpclib_zmq.records import PACK_CONTENT
+from rpclib_zmq.session.outbox import Outbox
 
 u32 = st.integers(0, 0xFFFFFFFF)
 

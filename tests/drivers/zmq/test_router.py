@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpclib_zmq import header
-from rpclib_zmq.header import NO_TAG, stamp
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import NO_TAG, stamp
+from rpclib_zmq.protocol.records import HEAD, LARGE, LONGEST, Record, read
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver.elsewhere import Nowhere
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.session import Session
-from rpclib_zmq.records import HEAD, LARGE, LONGEST, Record, read
-from rpclib_zmq.zmtp import Frame
 
 NODE = "ab" * 8
 EVERY_LANE = 0

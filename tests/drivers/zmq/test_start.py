@@ -19,7 +19,7 @@ import zmq
 
 import rpclib
 from rpclib.testing.inside import inside
-from rpclib_zmq import header
+from rpclib_zmq.protocol import header
 from rpclib_zmq.rundir import RunDir
 
 if TYPE_CHECKING:

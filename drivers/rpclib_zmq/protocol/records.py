@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from rpclib_zmq.header import NO_TAG, age
+from rpclib_zmq.protocol.header import NO_TAG, age
 
 LARGE: Final = 8192
 """Size of a payload from which a separate frame is cheaper than copying (measured)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rpclib_zmq.channel import Channel
+from rpclib_zmq.session.channel import Channel
 
 _DELAY = 0.005
 """Seconds a report may wait for another batch, so that it costs no message of its own."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from rpclib.driver import Gate
-from rpclib_zmq.header import DATA, milliseconds
-from rpclib_zmq.records import PACK
+from rpclib_zmq.protocol.header import DATA, milliseconds
+from rpclib_zmq.protocol.records import PACK
 
 if TYPE_CHECKING:
     from rpclib.errors import TransportError

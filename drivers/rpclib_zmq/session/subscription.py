@@ -10,8 +10,8 @@ from rpclib.address import Address
 from rpclib.driver import Delivery
 from rpclib.driverkit import Ending, ReceiveBuffer
 from rpclib.errors import ConnectionLost
-from rpclib_zmq import header
-from rpclib_zmq.credits import Credits
+from rpclib_zmq.protocol import header
+from rpclib_zmq.session.credits import Credits
 
 _PREFETCH = 1000
 """Messages held at most, also with a higher prefetch or none."""

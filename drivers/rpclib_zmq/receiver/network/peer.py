@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from rpclib_zmq import header
-from rpclib_zmq.header import NO_TAG, ONE, PASS, Header
-from rpclib_zmq.receiver.debts import Unanswered
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import NO_TAG, ONE, PASS, Header
+from rpclib_zmq.protocol.records import clock
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver.message import Consumer, Message, Sender, Stats
-from rpclib_zmq.receiver.sockets import send
-from rpclib_zmq.records import clock
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.receiver.network.sockets import send
+from rpclib_zmq.receiver.unanswered import Unanswered
 
 if TYPE_CHECKING:
-    from rpclib_zmq.receiver.place import Destination
+    from rpclib_zmq.receiver.destination import Destination
 
 
 class Remote(Consumer):

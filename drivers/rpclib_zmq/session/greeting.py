@@ -8,9 +8,9 @@ import sys
 from typing import Any, NamedTuple
 
 from rpclib.errors import AccessDenied, Unreachable
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, read_json
 from rpclib_zmq.options import ZmqOptions
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, read_json
 from rpclib_zmq.rundir import RunDir
 
 

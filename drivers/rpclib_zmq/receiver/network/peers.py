@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-from rpclib_zmq import header
-from rpclib_zmq.header import INBOX, Header
-from rpclib_zmq.receiver.link import Peer
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import INBOX, Header
+from rpclib_zmq.receiver.destination import Destination, Shared
 from rpclib_zmq.receiver.message import Message
-from rpclib_zmq.receiver.place import Destination, Shared
+from rpclib_zmq.receiver.network.peer import Peer
 
 
 class Peers:

@@ -12,14 +12,14 @@ import zmq
 
 from rpclib.errors import ConfigError
 from rpclib_zmq import matchmakers
-from rpclib_zmq.keys import Keys
 from rpclib_zmq.matchmakers import Discovery
 from rpclib_zmq.options import NetworkOptions
-from rpclib_zmq.receiver.mesh import Mesh
-from rpclib_zmq.receiver.network import Network
-from rpclib_zmq.receiver.peers import Peers
+from rpclib_zmq.receiver.network.keys import Keys
+from rpclib_zmq.receiver.network.mesh import Mesh
+from rpclib_zmq.receiver.network.network import Network
+from rpclib_zmq.receiver.network.peers import Peers
+from rpclib_zmq.receiver.network.sockets import receive
 from rpclib_zmq.receiver.router import Router
-from rpclib_zmq.receiver.sockets import receive
 
 log = logging.getLogger("rpclib_zmq")
 

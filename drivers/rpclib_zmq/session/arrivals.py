@@ -7,9 +7,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from rpclib.driverkit import Held
-from rpclib_zmq.header import DELIVER, LONGEST_TRANSIT, REDELIVER
-from rpclib_zmq.records import HEAD, LARGE, Broken, Record, read
-from rpclib_zmq.subscription import ZmqSubscription
+from rpclib_zmq.protocol.header import DELIVER, LONGEST_TRANSIT, REDELIVER
+from rpclib_zmq.protocol.records import HEAD, LARGE, Broken, Record, read
+from rpclib_zmq.session.subscription import ZmqSubscription
 
 _UNPACK = struct.Struct("<BxHIIIII16x").unpack_from
 

@@ -10,8 +10,8 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from rpclib_zmq.keys import Keys
-from rpclib_zmq.receiver.sockets import router_socket
+from rpclib_zmq.receiver.network.keys import Keys
+from rpclib_zmq.receiver.network.sockets import router_socket
 
 log = logging.getLogger("rpclib_zmq")
 

@@ -7,7 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from rpclib_zmq.zmtp import Frame, Inbound, handshake, prefix
+from rpclib_zmq.protocol.zmtp import Frame, Inbound, handshake, prefix
 
 _READ = 127 * 1024
 """Bytes per read: below the size for which malloc maps new memory each time."""

@@ -7,17 +7,17 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, Header, read_json, stamp
-from rpclib_zmq.receiver.link import Peer, Remote
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, Header, read_json, stamp
+from rpclib_zmq.protocol.records import LARGE, PACK_CONTENT
+from rpclib_zmq.receiver.destination import Shared
 from rpclib_zmq.receiver.message import Message
-from rpclib_zmq.receiver.network import Dial, Network
-from rpclib_zmq.receiver.peers import Peers
-from rpclib_zmq.receiver.place import Shared
+from rpclib_zmq.receiver.network.network import Dial, Network
+from rpclib_zmq.receiver.network.peer import Peer, Remote
+from rpclib_zmq.receiver.network.peers import Peers
+from rpclib_zmq.receiver.network.sockets import send
+from rpclib_zmq.receiver.network.topics import Topics
 from rpclib_zmq.receiver.router import NOBODY, Router
-from rpclib_zmq.receiver.sockets import send
-from rpclib_zmq.receiver.topics import Topics
-from rpclib_zmq.records import LARGE, PACK_CONTENT
 
 log = logging.getLogger("rpclib_zmq")
 

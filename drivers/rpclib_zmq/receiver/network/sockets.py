@@ -6,8 +6,8 @@ from typing import Any
 
 import zmq
 
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver import limits
-from rpclib_zmq.zmtp import Frame
 
 _NB = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)

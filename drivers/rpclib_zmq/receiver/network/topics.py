@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rpclib_zmq import header
-from rpclib_zmq.header import INBOX, Header, is_name, read_json
-from rpclib_zmq.receiver.link import Peer, Remote
-from rpclib_zmq.receiver.peers import Peers
-from rpclib_zmq.receiver.place import Shared
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import INBOX, Header, is_name, read_json
+from rpclib_zmq.receiver.destination import Shared
+from rpclib_zmq.receiver.network.peer import Peer, Remote
+from rpclib_zmq.receiver.network.peers import Peers
 from rpclib_zmq.receiver.router import Router
 
 _SHARE = 100

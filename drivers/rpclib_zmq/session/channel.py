@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from rpclib_zmq import zmtp
-from rpclib_zmq.records import FLUSH_AT, LARGE, Broken
-from rpclib_zmq.taken import Taken
-from rpclib_zmq.wire import Wire
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.protocol import zmtp
+from rpclib_zmq.protocol.records import FLUSH_AT, LARGE, Broken
+from rpclib_zmq.protocol.wire import Wire
+from rpclib_zmq.protocol.zmtp import Frame
+from rpclib_zmq.session.taken import Taken
 
 _MANY = 3 * 32
 """Pieces after which a batch is sent before the end of the turn, so that the receiver starts early."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rpclib_zmq.header import NO_TAG, TAKEN
-from rpclib_zmq.records import PACK
+from rpclib_zmq.protocol.header import NO_TAG, TAKEN
+from rpclib_zmq.protocol.records import PACK
 
 
 class Taken:

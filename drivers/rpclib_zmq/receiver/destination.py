@@ -7,9 +7,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from itertools import islice
 
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver.limits import BACKLOG
 from rpclib_zmq.receiver.message import Consumer, Message, Stats
-from rpclib_zmq.zmtp import Frame
 
 _LOOKED_AT = 16
 """Consumers compared for one message: bounds the cost of choosing among hundreds."""
