@@ -229,7 +229,7 @@ class ZmqDriver(Driver):
             else:
                 self._welcome.set_result(greeting.answer(data, self._channel.frame()))
         except Broken:
-            self._lost(f"the receiver in {self._run.path} sent what is no message")
+            self._lost(f"the receiver in {self._run.path} sent a malformed message")
         except Leaving as error:
             self._welcome.set_exception(error)
 

@@ -28,30 +28,30 @@ QUIT: Final = 20  # asks the receiver to finish and leave
 # Session and receiver: records. "number" is the session's own number for a subscription or question.
 REFUSED: Final = 3  # number, name: why that question cannot be answered; number 0: why the session ends
 PING: Final = 4
-BYE: Final = 5  # asks for, and confirms, the end of a session; all sent before it has been received
+BYE: Final = 5  # asks for, and confirms, the end of a session, after everything sent before
 SUBSCRIBE: Final = 6  # number, value: prefetch, name
 SUBSCRIBED: Final = 7  # number
-STOP: Final = 8  # number: hand over nothing more
+STOP: Final = 8  # number: deliver nothing more
 STOPPED: Final = 9  # number
-RELEASE: Final = 10  # number: forget the subscription, pass on what it did not take
+RELEASE: Final = 10  # number: forget the subscription, pass on its untaken messages
 TAKEN: Final = 11  # number, value: messages, ttl: bytes that were taken
 COUNT: Final = 12  # number, name
 COUNTED: Final = 13  # number, value: subscriptions of that name
 DATA: Final = 14  # number: lane, ttl, waited, value: stamp, tag, payload, name: on its way to the receiver
 DELIVER: Final = 15  # number, ttl, waited, value: stamp, tag, payload: on its way to a subscription
-REDELIVER: Final = 22  # the same, of a message that may have run
+REDELIVER: Final = 22  # as DELIVER, for a message that may have run
 ACCEPTED: Final = 16  # number: lane, 0 for all; value: messages, ttl: bytes that left the receiver's queues
 UNDELIVERABLE: Final = 17  # tag, payload, name: why a message comes back
 LOST: Final = 18  # tag: the worker that had the message is gone
-LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send; number: which; echoed.
-# As a header: this receiver leaves, begin no session.
+LEAVING: Final = 21  # value: 1 pause sending, because the receiver leaves, 0 resume; number: to be echoed.
+# As a header: the receiver is leaving and begins no session.
 
 # Receiver and receiver.
-LINK: Final = 30  # payload: JSON greeting, from the one who connected
+LINK: Final = 30  # payload: JSON greeting, from the connecting receiver
 LINKED: Final = 31  # payload: JSON greeting, or why there will be no link
-TOPICS: Final = 32  # number: 1 for all, 0 for what changed, value: version; payload: JSON, subscriptions by name
+TOPICS: Final = 32  # number: 1 snapshot, 0 changes, value: version; payload: JSON, subscriptions by name
 SEEN: Final = 33  # value: the version confirmed
-PASS: Final = 34  # ttl, waited, number: session that asks, value: serial, tag, name, payload
+PASS: Final = 34  # ttl, waited, number: session of the caller, value: serial, tag, name, payload
 ARRIVED: Final = 35  # payload: serials that left the peer's queues
 RETURNED: Final = 36  # number: session, value: serial or 0, tag, name: reason, payload: a message comes back
 WORKER_LOST: Final = 37  # number: session, tag: the worker that had the message at the peer is gone

@@ -53,7 +53,7 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        """The other end is gone, and everything it sent has been read."""
+        """Whether the other end is gone. Data that it sent before may still be unread."""
         return self._wire.ended
 
     def close(self, linger: float = 0.0) -> None:

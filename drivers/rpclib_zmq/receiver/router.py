@@ -65,7 +65,7 @@ class Router:
                 raise Broken("it is too long")
             self._read(session, data, iter(frames[1:]), now)
         except Broken as error:
-            self._evict(session, f"it sent a batch that is none: {error}")
+            self._evict(session, f"it sent a malformed batch: {error}")
         if session.waiting > limits.SESSION and not session.gone:
             self._evict(session, "it sends faster than it may")
 
@@ -236,7 +236,7 @@ class Router:
             self.leave(destination, subscription, untaken, now)
 
     def _stall(self, session: Session) -> None:
-        log.warning("%s has stopped responding: it is handed nothing more", session)
+        log.warning("%s has stopped responding: nothing more is delivered to it", session)
         session.stalled = True
         for subscription in session.subscriptions.values():
             subscription.stalled = True
@@ -254,9 +254,8 @@ class Router:
         done = not self.stats.held
         for session in list(self.sessions.values()):
             session.pause_sending(not session.busy)
-            done = (
-                done and session.quiet and not session.stalled
-            )  # replies to a stalled session are counted nowhere
+            # Replies that wait for a stalled session are not counted in `held`.
+            done = done and session.quiet and not session.stalled
         self.flush()
         return done
 

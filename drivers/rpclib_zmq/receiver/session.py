@@ -86,7 +86,7 @@ class Subscription(Consumer):
 
 
 class Session(Sender):
-    """One connection of one process, from its HELLO to its BYE or its death."""
+    """One connection of one process, from its HELLO to its BYE or its loss."""
 
     local = True
 

@@ -11,7 +11,7 @@ class Unanswered:
 
     def __init__(self) -> None:
         self.messages: dict[bytes, Message] = {}
-        """By tag."""
+        """Messages by tag."""
         self._late = 0
 
     def __len__(self) -> int:

@@ -136,7 +136,7 @@ def test_a_session_that_sends_garbage_is_told_why(machine: Machine) -> None:
         peer.send(Record(header.DATA, size=LARGE, name=b"Orpclib/t/").encode())
         refused = next_record(peer)
         assert (refused.kind, refused.number) == (header.REFUSED, 0)
-        assert refused.name == b"it sent a batch that is none: a frame is not as announced"
+        assert refused.name == b"it sent a malformed batch: a frame is not as announced"
     assert machine.status()["sessions"] == []
 
 
