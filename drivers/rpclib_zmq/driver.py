@@ -1,4 +1,4 @@
-"""A session with the machine's receiver."""
+"""The driver: one session with the receiver of the machine."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from rpclib.driver import Capability, Driver, Gate, Observer, Subscription
 from rpclib.driverkit import Ending
 from rpclib.errors import ConfigError, ConnectionLost, MessageTooLarge, TransportError, Unreachable
 from rpclib.url import TransportURL
-from rpclib_zmq import greeting, header
-from rpclib_zmq.arrivals import Arrivals
-from rpclib_zmq.channel import Channel
-from rpclib_zmq.credits import Credits
-from rpclib_zmq.greeting import Leaving
-from rpclib_zmq.header import name_of
 from rpclib_zmq.options import ZmqOptions
-from rpclib_zmq.outbox import Outbox, ZmqRoute
-from rpclib_zmq.pulse import Pulse
-from rpclib_zmq.questions import Questions
-from rpclib_zmq.records import Broken, Record
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import name_of
+from rpclib_zmq.protocol.records import Broken, Record
 from rpclib_zmq.rundir import RunDir, default_path
-from rpclib_zmq.subscription import ZmqSubscription
+from rpclib_zmq.session import greeting
+from rpclib_zmq.session.arrivals import Arrivals
+from rpclib_zmq.session.channel import Channel
+from rpclib_zmq.session.credits import Credits
+from rpclib_zmq.session.greeting import Leaving
+from rpclib_zmq.session.heartbeat import Heartbeat
+from rpclib_zmq.session.outbox import Outbox, ZmqRoute
+from rpclib_zmq.session.questions import Questions
+from rpclib_zmq.session.subscription import ZmqSubscription
 
 log = logging.getLogger("rpclib_zmq")
 
 _STARTING = 15.0
-"""Seconds to wait while a receiver starts or another makes room for it."""
+"""Seconds to wait for a receiver to start, or for another to leave."""
 _GREETING = 5.0
-"""Seconds the receiver gets to answer a greeting."""
+"""Seconds for the receiver to answer a greeting."""
 _FAREWELL = 5.0
-"""Seconds the receiver gets to take what is left when a session closes."""
-_LAST_WORD = 0.2
-"""Seconds for writing the confirmation that a session has read everything."""
+"""Seconds for the receiver to accept the remaining messages when a session closes."""
+_FINAL_WRITE = 0.2
+"""Seconds for writing the BYE that confirms the end of a session."""
 
 
 class ZmqDriver(Driver):
@@ -75,18 +76,18 @@ class ZmqDriver(Driver):
         self._begun = False
         self._welcome: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._emptied = Gate()
-        """Shut while a closing session has something to send, and then"""
+        """Shut while a closing session has messages to send."""
         self._farewell = Gate()
-        """until the receiver has confirmed its end."""
+        """Shut until the receiver has confirmed the end of the session."""
         self._questions = Questions()
         self._inbox_prefix = ""
-        self._hushed = False
-        """The receiver is leaving and wants nothing new."""
+        self._sending_paused = False
+        """Whether the receiver is leaving and wants no new messages."""
         self._unconfirmed = 0
-        """Which of its requests to hush or to go on was not confirmed, because messages still wait here."""
-        self._pulse = Pulse(lambda: self._say(header.PING), self._on_silence)
-        self.credits = Credits(lambda record: self._channel.say(record), lambda: self._channel.flush())
-        self._channel = Channel(run.socket, self._on_batch, self._on_end, self.credits.records)
+        """The number of the pause or resume request to confirm once no message waits here; 0: none."""
+        self._heartbeat = Heartbeat(self._ping, self._on_silence)
+        self._channel = Channel(run.socket, self._on_batch, self._on_end)
+        self.credits = Credits(self._channel)
         self._outbox = Outbox(self._channel.emit)
         self._arrivals = Arrivals(self._channel.frame, self._on_record)
 
@@ -127,7 +128,7 @@ class ZmqDriver(Driver):
         if len(body) > self.max_body:
             raise MessageTooLarge(f"{len(body)} bytes; at most {self.max_body} travel")
         if self._outbox.put(route, body, ttl, tag):
-            self._weigh()
+            self._update_gates()
 
     async def subscribe(self, address: Address, *, prefetch: int, arrived: Callable[[], None]) -> Subscription:
         number = self._questions.number()
@@ -148,7 +149,7 @@ class ZmqDriver(Driver):
     async def close(self, *, flush: bool = True) -> None:
         try:
             if self.ending.close():
-                self._silence(ConnectionLost("the session was closed"))
+                self._fail_waiters(ConnectionLost("the session was closed"))
                 if self._begun:
                     await self._say_goodbye(flush)
         finally:
@@ -159,19 +160,19 @@ class ZmqDriver(Driver):
         self._lost("severed")
 
     async def ask(self, kind: int, number: int, name: bytes = b"", value: int = 0) -> int:
-        """Put a question and return its answer's value. Raises ConnectionLost, and TransportError for a refusal."""
+        """Ask the receiver and return the value of its answer. Raises ConnectionLost; TransportError if refused."""
         self.ending.check()
         with self._questions.asked(number) as answer:
-            self._say(kind, number, name, value)
+            self._send_record(kind, number, name, value)
             return await answer
 
     def release(self, number: int) -> None:
-        """Forget a subscription; the receiver gives what it did not take to others."""
+        """Forget a subscription. The receiver passes its untaken messages to other consumers."""
         if self._arrivals.subscriptions.pop(number, None) is not None and self.ending.error is None:
-            self._say(header.RELEASE, number)
+            self._send_record(header.RELEASE, number)
 
     async def _greet(self, options: ZmqOptions) -> None:
-        """Begin the session. Raises Leaving when the receiver goes away meanwhile."""
+        """Begin the session. Raises Leaving when the receiver leaves instead."""
         self._channel.greet(header.greeting(header.HELLO), greeting.hello())
         try:
             async with asyncio.timeout(_GREETING):
@@ -184,16 +185,16 @@ class ZmqDriver(Driver):
         self.max_body = welcome.max_body
         self._inbox_prefix = welcome.inbox_prefix
         self._begun = True
-        self._pulse.start()
+        self._heartbeat.start()
 
     async def _say_goodbye(self, flush: bool) -> None:
-        """End the session in order. Returns when the receiver has everything, or does not answer in time."""
+        """End the session after sending everything. Returns when the receiver confirms, or at the timeout."""
         self._emptied.full(flush and self._outbox.waiting > 0)
         self._farewell.full(True)
         try:
             async with asyncio.timeout(_FAREWELL):
                 await self._emptied.room()
-                self._say(header.BYE)
+                self._send_record(header.BYE)
                 await self._farewell.room()
         except TimeoutError:
             left = self._outbox.waiting
@@ -203,29 +204,32 @@ class ZmqDriver(Driver):
         except ConnectionLost as error:
             log.warning("%s while closing; %d messages were not sent", error, self._outbox.waiting)
 
-    def _say(self, kind: int, number: int = 0, name: bytes = b"", value: int = 0) -> None:
-        """Send a record that is no message, after what was taken before it."""
-        self.credits.tell()
-        self._channel.say(Record(kind, number, value=value, name=name).encode())
+    def _send_record(self, kind: int, number: int = 0, name: bytes = b"", value: int = 0) -> None:
+        """Send a control record, after the report of taken messages."""
+        self.credits.report()
+        self._channel.send_record(Record(kind, number, value=value, name=name).encode())
 
-    def _weigh(self) -> None:
-        """See whether senders have to wait, and whether nothing new will come from here."""
-        self.gate.full(self._outbox.full or self._hushed)
+    def _ping(self) -> None:
+        self._send_record(header.PING)
+
+    def _update_gates(self) -> None:
+        """Shut or open the gates of senders, and confirm a pause once no message waits."""
+        self.gate.full(self._outbox.full or self._sending_paused)
         if not self._outbox.waiting:
             self._emptied.full(False)
             if self._unconfirmed:
-                self._say(header.LEAVING, self._unconfirmed)
+                self._send_record(header.LEAVING, self._unconfirmed)
                 self._unconfirmed = 0
 
     def _on_batch(self, data: bytes) -> None:
-        self._pulse.silent = 0
+        self._heartbeat.silent = 0
         try:
             if self._welcome.done():
                 self._arrivals.read(data)
             else:
                 self._welcome.set_result(greeting.answer(data, self._channel.frame()))
         except Broken:
-            self._lost(f"the receiver in {self._run.path} sent what is no message")
+            self._lost(f"the receiver in {self._run.path} sent a malformed message")
         except Leaving as error:
             self._welcome.set_exception(error)
 
@@ -234,7 +238,7 @@ class ZmqDriver(Driver):
         if kind == header.ACCEPTED:
             self._outbox.accepted(number, record.value, record.ttl)
             if self.gate.shut or self._emptied.shut:
-                self._weigh()
+                self._update_gates()
         elif kind == header.UNDELIVERABLE:
             reason = f"{record.name.decode(errors='replace')} at the receiver in {self._run.path}"
             self.ending.tell(self._observer.undeliverable, record.payload, reason)
@@ -243,24 +247,24 @@ class ZmqDriver(Driver):
         elif kind in (header.SUBSCRIBED, header.STOPPED, header.COUNTED):
             self._questions.answered(number, record.value)
         elif kind == header.LEAVING:
-            self._hush(number, bool(record.value))
+            self._pause_sending(number, bool(record.value))
         elif kind == header.BYE:
-            self._dismissed()
+            self._on_goodbye()
         elif kind == header.REFUSED:
             self._refused(number, record.name.decode(errors="replace"))
 
-    def _hush(self, number: int, hushed: bool) -> None:
-        """The receiver is leaving: send nothing new until it is gone, or asks to go on."""
-        self._hushed = hushed
+    def _pause_sending(self, number: int, paused: bool) -> None:
+        """Pause or resume sending, as the leaving receiver asks."""
+        self._sending_paused = paused
         self._unconfirmed = number
-        self._weigh()
+        self._update_gates()
 
-    def _dismissed(self) -> None:
-        """The receiver confirms the end of the session, or ends it because it leaves."""
+    def _on_goodbye(self) -> None:
+        """Handle a BYE: the receiver confirms the end of the session, or leaves."""
         if self.ending.error is None:
-            self._say(header.BYE)
+            self._send_record(header.BYE)
             self._channel.flush()
-            self._channel.close(linger=_LAST_WORD)
+            self._channel.close(linger=_FINAL_WRITE)
             self._lost(f"the receiver in {self._run.path} left")
         self._farewell.full(False)
 
@@ -280,18 +284,18 @@ class ZmqDriver(Driver):
             self._lost(f"the receiver in {self._run.path} {what}")
 
     def _lost(self, reason: str) -> None:
-        """The session ended by itself."""
+        """End the session after a failure."""
         error = ConnectionLost(reason)
         self._emptied.end(error)
         self._farewell.end(error)
         self.ending.lose(error)
 
     def _let_go(self, error: TransportError) -> None:
-        self._silence(error)
+        self._fail_waiters(error)
         self._shut()
 
-    def _silence(self, error: TransportError) -> None:
-        """Wake everybody who waits; nothing is taken or told any more."""
+    def _fail_waiters(self, error: TransportError) -> None:
+        """Fail all waiting tasks. Nothing is taken or reported any more."""
         self.gate.end(error)
         self._outbox.end(error)
         self._arrivals.end()
@@ -301,4 +305,4 @@ class ZmqDriver(Driver):
         """Close the connection. Idempotent."""
         self._channel.close()
         self.credits.close()
-        self._pulse.stop()
+        self._heartbeat.stop()

@@ -1,4 +1,4 @@
-"""Matchmakers say which receivers there are. They know no topics: receivers tell each other those.
+"""Matchmakers list the receivers. Topics are not their concern: receivers exchange those.
 
 A matchmaker is a plugin in the entry-point group ``rpclib.matchmakers``, named by the part of the receiver's
 ``matchmaker`` option before the first colon and made with the part after it.
@@ -26,15 +26,15 @@ _EVERY = 1.0
 class Matchmaker(ABC):
     """Knows the addresses, ``host:port``, of other receivers.
 
-    Made with the argument that follows its name in the option; raises ConfigError when that makes no sense.
+    Made with the argument that follows its name in the option; raises ConfigError for an invalid argument.
     """
 
     @abstractmethod
     def hosts(self, own: str | None) -> Collection[str]:
-        """Tell where this receiver listens (None: nowhere) and return where all do.
+        """Publish the address of this receiver (None: it does not listen) and return the addresses of all.
 
-        Called once a second in a thread of its own; may block. Whatever it raises is logged, and what it
-        returned last stays in force: a store that is lost stops no traffic.
+        Called once a second in a separate thread; may block. An exception is logged, and the previous result stays
+        in force: traffic continues without the store.
         """
 
 
@@ -49,7 +49,7 @@ class Static(Matchmaker):
 
 
 class File(Matchmaker):
-    """``file:PATH``: one address a line; read again when it changes, so that a machine is added by editing it."""
+    """``file:PATH``: one address a line. The file is read again when it changes."""
 
     def __init__(self, argument: str) -> None:
         self._path = Path(argument)
@@ -66,7 +66,7 @@ class File(Matchmaker):
 
 
 class Redis(Matchmaker):
-    """``redis://HOST:PORT/DB``: each receiver keeps a key there, which expires when it is gone."""
+    """``redis://HOST:PORT/DB``: each receiver keeps a key there, which expires when the receiver is gone."""
 
     _PREFIX = "rpclib:zmq:receiver:"
     _LIFETIME = 10
@@ -85,7 +85,7 @@ class Redis(Matchmaker):
 
 
 def load(option: str) -> Matchmaker:
-    """The matchmaker an option names. Raises ConfigError."""
+    """The matchmaker named by the option. Raises ConfigError."""
     name, _, argument = option.partition(":")
     try:
         found: object = DriverManager[object](GROUP, name, invoke_on_load=True, invoke_args=(argument,)).driver

@@ -1,4 +1,4 @@
-"""The options of ``zmq://`` URLs and of the receiver, which are the same."""
+"""Options of ``zmq://`` URLs and of the receiver."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class NetworkOptions(BaseModel):
         return self
 
     def arguments(self) -> list[str]:
-        """The command line that gives a receiver these options."""
+        """These options as command-line arguments of a receiver."""
         words = []
         for name, field in NetworkOptions.model_fields.items():
             value = getattr(self, name)
@@ -69,7 +69,7 @@ class NetworkOptions(BaseModel):
 
 
 class ZmqOptions(NetworkOptions):
-    """What a program says about the receiver it uses, and how one is started."""
+    """Options of a program: its receiver, and how to start it."""
 
     start: bool = Field(
         True, description="Start a receiver when none runs; false where the operating system's supervisor does"

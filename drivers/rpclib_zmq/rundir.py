@@ -1,8 +1,8 @@
-"""The run directory: where a machine's receiver and its sessions find each other.
+"""The run directory: the meeting point of the receiver and the sessions of a machine.
 
-It holds the receiver's socket, its log, and two lock files. Whoever runs as the receiver holds ``receiver.lock``
-for life, whoever starts one holds ``start.lock`` meanwhile. The kernel drops both with their process, so nothing
-here ever needs removing by hand.
+The directory contains the socket and the log of the receiver, and two lock files. The receiver holds
+``receiver.lock`` while it runs; a process that starts a receiver holds ``start.lock`` until it is ready. The kernel
+releases the locks when their process ends, so no file ever needs to be removed by hand.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _READY = "ready"
 
 
 def default_path() -> Path:
-    """The one directory of this user on this machine."""
+    """The default run directory of this user on this machine."""
     return Path(tempfile.gettempdir()) / f"rpclib-{os.geteuid()}"
 
 
 class RunDir:
-    """A directory that is this user's alone. Creates it if need be.
+    """A directory private to this user, created if it does not exist.
 
-    Raises AccessDenied when it belongs to somebody else, is open to others, or is no directory; Unreachable when
-    it cannot be made or its path is too long for a socket.
+    Raises AccessDenied when the path belongs to another user, is open to others, or is no directory; Unreachable
+    when the directory cannot be made or its path is too long for a socket.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self, role: str) -> Iterator[bool]:
-        """Try to hold ``<role>.lock`` for the block; yields whether it is held. The holder's pid is its content."""
+        """Try to hold ``<role>.lock`` during the block. Yields whether it is held. The file contains a pid."""
         path = self.path / f"{role}.lock"
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -95,9 +95,9 @@ class RunDir:
             return "?"
 
     async def start(self, arguments: Sequence[str]) -> None:
-        """Start a receiver unless another process is doing so. Returns when one may be listening.
+        """Start a receiver unless another process is starting one. Returns when a receiver may be listening.
 
-        Raises Unreachable with the receiver's own words when it cannot start.
+        Raises Unreachable with the error text of the receiver when it cannot start.
         """
         with self.lock("start") as ours:
             if not ours:
@@ -131,12 +131,12 @@ def _spawn(run: RunDir, arguments: Sequence[str]) -> tuple[subprocess.Popen[byte
 
 
 async def _answer_of(child: subprocess.Popen[bytes], pipe: int) -> str:
-    """What a new receiver says when it is ready, or why it is not."""
+    """The report of a new receiver: ready, or an error text."""
     try:
         return (await _read_all(pipe)).decode(errors="replace").strip()
     finally:
         os.close(pipe)
-        child.wait()  # it ended when it had detached the receiver
+        child.wait()  # the child exits after detaching the receiver
 
 
 async def _read_all(handle: int) -> bytes:

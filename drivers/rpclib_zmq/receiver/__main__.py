@@ -1,4 +1,4 @@
-"""``python -m rpclib_zmq.receiver``: how a session starts a receiver, whatever is on the PATH."""
+"""``python -m rpclib_zmq.receiver``: starts a receiver independently of the PATH."""
 
 import sys
 

@@ -17,9 +17,10 @@ import zmq
 from pydantic import ValidationError
 
 from rpclib.errors import ConfigError, RpcError, Unreachable
-from rpclib_zmq import header, keys
-from rpclib_zmq.header import Header, read_json
 from rpclib_zmq.options import NetworkOptions
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import Header, read_json
+from rpclib_zmq.receiver.network import keys
 from rpclib_zmq.receiver.receiver import Receiver
 from rpclib_zmq.rundir import RunDir, default_path
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "detach", False) and os.fork():
         os._exit(EX_OK)
-    say = _speaker(options.ready_fd) if options.command is None else _complain
+    report = _reporter(options.ready_fd) if options.command is None else _complain
     try:
         if options.command == "keygen":
             print(keys.generate(options.file))
@@ -45,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _status(run, options.json)
         if options.command == "stop":
             return _stop(run)
-        return _serve(run, options, say)
+        return _serve(run, options, report)
     except RpcError as error:
-        say(str(error))
+        report(str(error))
         return EX_UNAVAILABLE if isinstance(error, Unreachable) else EX_CONFIG
 
 
@@ -84,23 +85,23 @@ def _complain(text: str) -> None:
     print(f"rpclib-zmq-receiver: {text}", file=sys.stderr)
 
 
-def _speaker(ready_fd: int | None) -> Callable[[str], None]:
-    """How the receiver tells who started it that it is ready, or why it is not."""
+def _reporter(ready_fd: int | None) -> Callable[[str], None]:
+    """The function that reports readiness or a failure to the process that started the receiver."""
     if ready_fd is None:
         return _complain
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         try:
             os.write(ready_fd, text.encode())
             os.close(ready_fd)
         except OSError:
-            return  # whoever started it is gone, or has been told
+            return  # the starting process is gone, or already has a report
 
-    return say
+    return report
 
 
 def _network(options: argparse.Namespace) -> NetworkOptions:
-    """The options about other machines: from the file, and over it from the command line."""
+    """Options about other machines. The command line overrides the file."""
     given: dict[str, Any] = {}
     if options.config is not None:
         try:
@@ -115,7 +116,7 @@ def _network(options: argparse.Namespace) -> NetworkOptions:
         raise ConfigError("\n".join(lines)) from None
 
 
-def _serve(run: RunDir, options: argparse.Namespace, say: Callable[[str], None]) -> int:
+def _serve(run: RunDir, options: argparse.Namespace, report: Callable[[str], None]) -> int:
     where: Any = {"filename": run.log, "filemode": "w"} if options.detach else {"stream": sys.stderr}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", **where)
     network = _network(options)
@@ -124,15 +125,15 @@ def _serve(run: RunDir, options: argparse.Namespace, say: Callable[[str], None])
         with run.lock("receiver") as ours:
             if ours:
                 receiver = Receiver(run, network, idle_exit=options.idle_exit, grace=options.grace)
-                ready = (lambda: say("ready")) if options.ready_fd is not None else (lambda: None)
+                ready = (lambda: report("ready")) if options.ready_fd is not None else (lambda: None)
                 try:
                     receiver.run(ready)
                 except (OSError, zmq.ZMQError) as error:
-                    say(f"cannot serve {run.path}: {error.strerror}")
+                    report(f"cannot serve {run.path}: {error.strerror}")
                     return EX_UNAVAILABLE
                 return EX_OK
         if time.monotonic() >= until:
-            say(f"another receiver (pid {run.holder()}) serves {run.path}")
+            report(f"another receiver (pid {run.holder()}) serves {run.path}")
             return EX_TEMPFAIL
         time.sleep(0.05)
 
@@ -148,8 +149,8 @@ def _status(run: RunDir, as_json: bool) -> int:
     lines = [f"receiver {status['node']}, pid {status['pid']}, rpclib {status['version']}, in {run.path}"]
     lines += [f"{one['number']:>6}  pid {one['pid']}  {one['program']}" for one in status["sessions"]]
     lines += [
-        f"{name}: {place['takers']} subscribed, {place['waiting']} waiting"
-        for name, place in sorted(status["places"].items())
+        f"{name}: {destination['takers']} subscribed, {destination['waiting']} waiting"
+        for name, destination in sorted(status["places"].items())
     ]
     lines += [f"link to receiver {link['node']}: {link['names']} names" for link in status.get("links", ())]
     lines += [f"peer {address}: {state}" for address, state in status.get("dials", {}).items()]
@@ -170,7 +171,7 @@ def _stop(run: RunDir) -> int:
 
 
 def ask(run: RunDir, kind: int, seconds: float = 5.0) -> dict[str, Any] | None:
-    """Put a question to the receiver; None when there is none. Raises Unreachable when it does not answer."""
+    """Send the receiver a query. None when no receiver runs. Raises Unreachable when it does not answer."""
     if not run.listening():
         return None
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -1,4 +1,4 @@
-"""The socket that the programs of this machine connect to, and their connections."""
+"""The local socket of the receiver, and the connections of programs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
+from rpclib_zmq.protocol.wire import Wire
+from rpclib_zmq.protocol.zmtp import Frame, Malformed
 from rpclib_zmq.receiver import limits
 from rpclib_zmq.receiver.session import Session
 from rpclib_zmq.receiver.sources import Sources
-from rpclib_zmq.wire import Wire
-from rpclib_zmq.zmtp import Frame, Malformed
 
 log = logging.getLogger("rpclib_zmq")
 
 _BACKLOG = 1024
-_LAST_WORD = 0.2
-"""Seconds in all for writing what the last connections have not read, at the end."""
+_FINAL_WRITE = 0.2
+"""Seconds, for all connections together, to write unsent data when the entrance closes."""
 _CREDENTIALS = struct.Struct("3i")
 
 
 class Connection:
-    """One program, or an operator with a question. It has a session from its greeting on."""
+    """One connection of a program or an operator. The session is set after the greeting of a program."""
 
     def __init__(self, accepted: socket.socket, sources: Sources, on_message: OnMessage) -> None:
         self.session: Session | None = None
@@ -47,13 +47,13 @@ class Connection:
 
     @property
     def pid(self) -> int:
-        """The process at the other end, as the kernel says; 0 when it is of another pid namespace."""
+        """The pid of the other end, from the kernel; 0 when it belongs to another pid namespace."""
         pid, _, _ = _CREDENTIALS.unpack(self._credentials)
         return int(pid)
 
     @property
     def ended(self) -> bool:
-        """The other end is gone, and everything it sent has been read."""
+        """Whether the other end is gone. Data that it sent before may still be unread."""
         return self._wire.ended
 
     def close(self, linger: float = 0.0) -> None:
@@ -74,8 +74,8 @@ OnMessage = Callable[[Connection, list[Frame]], None]
 class Entrance:
     """Accepts connections and reads them.
 
-    ``on_message(connection, frames)`` gets every message. ``on_end(connection, reason)`` is called when a
-    connection ended from the other end, after its last message.
+    ``on_message(connection, frames)`` gets every message. ``on_end(connection, reason)`` is called after the last
+    message when the other end closed the connection.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Entrance:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         self._full = False
-        """There was no file descriptor for another connection."""
+        """Whether accepting has stopped for lack of file descriptors."""
 
     def open(self) -> None:
-        """Begin to accept. Whoever calls holds the lock: a socket that is there is a dead receiver's.
+        """Begin to accept. The caller holds the lock, so an existing socket belongs to a dead receiver.
 
         Raises OSError when the socket cannot be made.
         """
@@ -103,7 +103,7 @@ class Entrance:
         self._sources.add(self._socket.fileno(), self.accept)
 
     def accept(self) -> None:
-        """Take in whoever connected."""
+        """Accept all pending connections."""
         while True:
             try:
                 accepted, _ = self._socket.accept()
@@ -111,7 +111,7 @@ class Entrance:
                 return
             except OSError as error:
                 log.error("no connection can be accepted: %s", error.strerror)
-                self._sources.remove(self._socket.fileno())  # it stays readable
+                self._sources.remove(self._socket.fileno())  # the socket stays readable
                 self._full = True
                 return
             connection = Connection(accepted, self._sources, self._on_message)
@@ -119,19 +119,19 @@ class Entrance:
             self._sources.add(connection.fileno(), partial(self._read, connection))
 
     def tick(self, now: float) -> None:
-        """Close connections that say nothing, and accept again."""
+        """Close connections without a greeting, and accept again."""
         for connection in list(self._connections):
             if not connection.in_session and now - connection.since > limits.INTRODUCTION:
                 self._close(connection)
         self._accept_again()
 
     def drain(self, connection: Connection) -> None:
-        """Read what came so far from a process that is no more."""
+        """Read everything that an ended process has sent."""
         while connection.in_session and self._read(connection):
             pass
 
     def stop(self) -> None:
-        """Accept nothing more, after those who connected so far: what they said is read."""
+        """Accept the pending connections, read what they sent, and accept no others."""
         self._path.unlink(missing_ok=True)
         self.accept()
         for connection in list(self._connections):
@@ -139,7 +139,7 @@ class Entrance:
 
     def close(self) -> None:
         """Close everything."""
-        until = monotonic() + _LAST_WORD
+        until = monotonic() + _FINAL_WRITE
         for connection in self._connections:
             connection.close(max(0.001, until - monotonic()))
         self._connections.clear()
@@ -147,7 +147,7 @@ class Entrance:
         self._socket.close()
 
     def _read(self, connection: Connection) -> bool:
-        """Read once. False: there was nothing, or it ended."""
+        """Read once. False: nothing to read, or the connection ended."""
         try:
             if connection.read():
                 return True

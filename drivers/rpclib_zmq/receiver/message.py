@@ -1,28 +1,29 @@
-"""A message inside the receiver, and the two things it meets: where it came from and where it goes."""
+"""A message inside the receiver, its sender and its consumers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
 
-from rpclib_zmq.records import CONTENT, expired
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.protocol.records import CONTENT, expired
+from rpclib_zmq.protocol.zmtp import Frame
 
 
-class Tally:
-    """What the receiver holds now and has done so far."""
+class Stats:
+    """Counters of the receiver."""
 
     def __init__(self) -> None:
         self.held = 0
-        """Bytes of messages that wait."""
+        """Bytes of waiting messages."""
         self.events: Counter[str] = Counter()
 
 
 class Message:
-    """One message, from its sending to its answer."""
+    """One message, from its arrival to its answer."""
 
     __slots__ = (
-        "asker",
+        "caller",
+        "consumer",
         "content",
         "frame",
         "holds",
@@ -35,7 +36,6 @@ class Message:
         "serial",
         "size",
         "tag",
-        "taker",
     )
 
     def __init__(
@@ -50,30 +50,30 @@ class Message:
         size: int,
     ) -> None:
         self.sender = sender
-        """Who sent it here, and has a place less in its window while it waits."""
-        self.asker = sender
-        """Who is told what becomes of it. Not the sender where a server passed on what it was asked."""
+        """The session or peer that sent the message. Its window is smaller by one while the message waits."""
+        self.caller = sender
+        """The session or peer to notify of a failure. Not the sender where a server passed on a request."""
         self.origin = origin
-        """The number of the asker's session, at the receiver it was sent to."""
+        """The number of the caller's session, at the receiver it was sent to."""
         self.serial = serial
-        """What the sender calls it: a session by its lane, a peer by a number of its own."""
+        """The identifier given by the sender: the lane of a session, or a serial number of a peer."""
         self.tag = tag
         self.name = name
         self.content = content
-        """Its times and payload, forwarded unread, see `rpclib_zmq.records`."""
+        """Times and payload, forwarded unread. See `rpclib_zmq.protocol.records`."""
         self.frame = frame
-        """The payload where it is large, because copying would cost more."""
+        """A large payload, kept apart because copying costs more. None for a small one."""
         self.size = size
         self.holds = 0
-        """Queues it waits in at its sender's expense."""
+        """Number of queues in which the message counts against the window of its sender."""
         self.redelivered = False
-        """A session that ended may have run it."""
+        """Whether a session that ended may have run the message."""
         self.returned = False
-        """A peer it was passed on to had nobody for it either."""
+        """Whether a peer has returned the message as undeliverable."""
         self.late = False
-        """It was handed over and is past its time: it burdens nobody any more."""
-        self.taker: Taker | None = None
-        """Whose load it counts towards, from the hand-over to the answer, where takers share their debts."""
+        """Whether the message expired after delivery, and no longer counts as load."""
+        self.consumer: Consumer | None = None
+        """The consumer whose `busy` counts the message until its answer. Only set for consumers of a peer."""
 
     @property
     def payload(self) -> Frame:
@@ -83,13 +83,13 @@ class Message:
         return expired(self.content, now)
 
     def keep(self) -> None:
-        """It has to wait in a queue."""
+        """Count one more queue in which the message waits."""
         self.holds += 1
         if self.holds == 1:
             self.sender.kept(self)
 
     def release(self) -> None:
-        """It left a queue; with the last, its sender may send another."""
+        """Count one queue less. After the last, the window of the sender opens again."""
         if self.holds:
             self.holds -= 1
             if not self.holds:
@@ -97,13 +97,13 @@ class Message:
 
 
 class Sender(ABC):
-    """The other end a message came from: a session of this machine, or a peer receiver."""
+    """The origin of a message: a session of this machine, or a peer."""
 
     local: bool
 
     @abstractmethod
     def kept(self, message: Message) -> None:
-        """The message waits at the sender's expense; without this it has been accepted when it was brought."""
+        """The message waits in a queue. Not called for a message that is delivered at once."""
 
     @abstractmethod
     def accepted(self, message: Message) -> None:
@@ -111,38 +111,38 @@ class Sender(ABC):
 
     @abstractmethod
     def undeliverable(self, message: Message, reason: str) -> None:
-        """The message reached nobody and goes back."""
+        """The message reached no consumer and goes back."""
 
     @abstractmethod
     def worker_lost(self, message: Message) -> None:
-        """The worker that had the message went away without an answer."""
+        """The worker that had the message ended without answering."""
 
 
-class Taker(ABC):
-    """Something that takes messages of one name: a subscription of this machine, or one of a peer's."""
+class Consumer(ABC):
+    """A consumer of one destination: a subscription of this machine, or of a peer."""
 
     local: bool
     count = 1
-    """The subscriptions it stands for."""
+    """Number of subscriptions that the consumer represents."""
     busy = 0
-    """Tagged messages it was handed and has not answered, where it shares its debts with other takers."""
+    """Number of unanswered messages. Only counted for consumers of a peer, which share one `Unanswered`."""
     stalled = False
-    """It has stopped responding: it is handed nothing, and holds up nobody."""
+    """Whether the consumer has stopped responding. A stalled consumer gets nothing and blocks no sender."""
 
     @property
     @abstractmethod
     def load(self) -> int:
-        """How much it has to do; 0 when it is idle."""
+        """Number of messages to be worked on; 0 when idle."""
 
     @property
     @abstractmethod
     def room(self) -> bool:
-        """Whether it may be handed a message now."""
+        """Whether a message may be delivered now."""
 
     @abstractmethod
-    def hand(self, message: Message, now: float) -> bool:
-        """Hand over one message. False: the taker is gone and the message was not handed over."""
+    def deliver(self, message: Message, now: float) -> bool:
+        """Deliver one message. False: the consumer is gone and the message was not delivered."""
 
     def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:
-        """Hand over what is no message any more. False: it cannot be."""
+        """Deliver content without a `Message`. False: the consumer cannot."""
         return False

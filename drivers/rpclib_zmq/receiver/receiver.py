@@ -1,4 +1,4 @@
-"""The receiver: one process per machine that owns its sockets and hands messages to the processes on it."""
+"""The receiver: one process per machine, which delivers messages to the programs there."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from typing import Any
 
 import zmq
 
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, decode, read_json
 from rpclib_zmq.options import NetworkOptions
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, decode, read_json
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.elsewhere import Nowhere
 from rpclib_zmq.receiver.entrance import Connection, Entrance
-from rpclib_zmq.receiver.hosts import Hosts
-from rpclib_zmq.receiver.requests import Requests
+from rpclib_zmq.receiver.network.hosts import Hosts
+from rpclib_zmq.receiver.network.peers import Peers
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.sources import Sources
 from rpclib_zmq.receiver.status import status_of
 from rpclib_zmq.receiver.watch import Watch
 from rpclib_zmq.rundir import RunDir
-from rpclib_zmq.zmtp import Frame
 
 log = logging.getLogger("rpclib_zmq")
 
 _FIRST_SESSION = 2.0
-"""Seconds that whoever started a receiver has to connect before its idle time begins."""
+"""Seconds for the first program to connect before the idle time begins."""
 _FIRST_LINKS = 1.0
-"""Seconds to wait for the first answers of other receivers before this one is ready."""
+"""Seconds to wait for other receivers before this one is ready."""
 
 
 class Receiver:
-    """Runs in the main thread of a process that does nothing else. It never forks: the lock would be inherited."""
+    """Runs in the main thread of its own process. The receiver never forks: the lock would be inherited."""
 
     def __init__(
         self, run: RunDir, options: NetworkOptions, *, idle_exit: float | None = None, grace: float = 10.0
@@ -48,20 +49,20 @@ class Receiver:
         self._idle_exit = idle_exit
         self._grace = grace
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._router = Router(secrets.token_hex(8))
-        Requests(self._router)
+        peers = Peers() if options.listen or options.peers or options.matchmaker else None
+        self._router = Router(secrets.token_hex(8), Nowhere() if peers is None else peers)
         self._watch = Watch(self._on_signal)
         self._sources = Sources()
         self._entrance = Entrance(run.socket, self._sources, self._receive, self._on_end)
         self._leave_by: float | None = None
-        self._dismissed = False
+        self._said_goodbye = False
         self._strangers = 0
         self._hosts: Hosts | None = None
-        if options.listen or options.peers or options.matchmaker:
-            self._hosts = Hosts(self._router, self._context, options)
+        if peers is not None:
+            self._hosts = Hosts(self._router, peers, self._context, options)
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Serve until told to leave, or idle for long enough. Calls ``ready`` once connections are accepted.
+        """Serve until `leave`, or until idle for long enough. Calls ``ready`` once connections are accepted.
 
         The caller holds the run directory's receiver lock. Raises OSError when the socket cannot be
         made and zmq.ZMQError when the port cannot be had.
@@ -91,10 +92,10 @@ class Receiver:
         is_ready = False
         while True:
             wait(max(0.0, next_tick - now))
-            router.settle()
+            router.flush()
             now = monotonic()
             if hosts is not None:
-                hosts.settle()
+                hosts.flush()
             if not is_ready and (hosts is None or hosts.tried() or now - began > _FIRST_LINKS):
                 is_ready = True
                 ready()
@@ -115,12 +116,12 @@ class Receiver:
             self._hosts.tick(now)
 
     def _finished(self, leave_by: float, now: float) -> bool:
-        """Whether a receiver that is leaving may go: first nothing runs any more, then everybody has been told."""
+        """Whether a leaving receiver may exit: no request runs, and every session has confirmed its BYE."""
         router = self._router
-        if not self._dismissed and router.wind_down() and (self._hosts is None or not self._hosts.mesh.busy()):
-            self._dismissed = True
-            router.dismiss()
-        return now >= leave_by or (self._dismissed and not router.sessions)
+        if not self._said_goodbye and router.wind_down() and (self._hosts is None or not self._hosts.mesh.busy()):
+            self._said_goodbye = True
+            router.say_goodbye()
+        return now >= leave_by or (self._said_goodbye and not router.sessions)
 
     def _receive(self, connection: Connection, frames: list[Frame]) -> None:
         session = connection.session
@@ -132,15 +133,15 @@ class Receiver:
     def _on_end(self, connection: Connection, reason: str) -> None:
         session = connection.session
         if session is not None and not session.gone:
-            self._router.bury(session, reason)
+            self._router.drop(session, reason)
 
     def _on_death(self, connection: Connection) -> None:
-        """Its process is no more; a child of it may hold the connection open."""
+        """The process of a connection ended. A child process may still hold the connection open."""
         self._entrance.drain(connection)
         self._on_end(connection, "its process died")
 
     def _stranger(self, connection: Connection, frames: list[Frame]) -> None:
-        """A message from a connection without a session: a greeting, an operator's question, or garbage."""
+        """Handle a message outside of a session: a greeting, an operator's query, or garbage."""
         head = decode(bytes(frames[0]))
         if head is None or len(frames) != 2 or len(frames[1]) > 4096:
             self._strangers += 1
@@ -198,7 +199,7 @@ class Receiver:
         }
 
     def leave(self) -> None:
-        """Finish what runs and leave, after the grace at the latest; asked again, leave now."""
+        """Leave when no request runs, or at the end of the grace. The second call leaves at once."""
         if self._leave_by is not None:
             self._leave_by = 0.0
             return
@@ -214,10 +215,10 @@ class Receiver:
             self._hosts.reload()
 
     def _turn_away(self) -> None:
-        """Tell whoever connected at the last moment to start another receiver."""
+        """Tell programs that connected at the last moment to start another receiver."""
         self._leave_by = 0.0
         self._entrance.stop()
-        self._router.settle()
+        self._router.flush()
 
 
 def package_version() -> str:
@@ -232,6 +233,6 @@ def _printable(text: object) -> str:
 
 
 def _raise_file_limit() -> None:
-    """Each program takes two file descriptors."""
+    """Raise the limit of open files: each program needs two descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

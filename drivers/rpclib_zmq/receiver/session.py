@@ -1,4 +1,4 @@
-"""Sessions: the processes of this machine, as the receiver sees them."""
+"""Sessions: connections of programs to the receiver, and their subscriptions."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rpclib_zmq import header
-from rpclib_zmq.header import DELIVER, NO_TAG, ONE, REDELIVER
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import DELIVER, NO_TAG, ONE, REDELIVER
+from rpclib_zmq.protocol.records import FLUSH_AT, PACK_HOP, Record
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver.account import Account
-from rpclib_zmq.receiver.debts import Debts
 from rpclib_zmq.receiver.limits import PREFETCH, UNTAKEN_BYTES
-from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
-from rpclib_zmq.records import FLUSH_AT, PACK_HOP, Record
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.receiver.message import Consumer, Message, Sender, Stats
+from rpclib_zmq.receiver.unanswered import Unanswered
 
 if TYPE_CHECKING:
-    from rpclib_zmq.receiver.place import Place
+    from rpclib_zmq.receiver.destination import Destination
 
 _LONGEST_REASON = 1000
 
 
-class Subscription(Taker):
-    """One subscription of one session, with what it was handed and has not taken."""
+class Subscription(Consumer):
+    """One subscription of one session, with the messages delivered and not taken."""
 
     local = True
 
-    def __init__(self, session: Session, number: int, prefetch: int, place: Place) -> None:
+    def __init__(self, session: Session, number: int, prefetch: int, destination: Destination) -> None:
         self.session = session
         self.number = number
-        self.place = place
+        self.destination = destination
         self.prefetch = min(prefetch, PREFETCH) or PREFETCH
         self.messages = 0
-        """How many it was handed and has not taken."""
+        """Number of messages delivered and not taken."""
         self.bytes = 0
-        """Their size."""
+        """Size of the messages delivered and not taken."""
         self.untaken: deque[Message] = deque()
-        """Those of them that others could take."""
-        self._one = place.name[0] == ONE
+        """Untaken messages that another consumer could take."""
+        self._one = destination.name[0] == ONE
         self._deliver = PACK_HOP(DELIVER, 0, number)
         self._redeliver = PACK_HOP(REDELIVER, 0, number)
 
     @property
     def load(self) -> int:
-        return max(self.messages, self.session.debts.load)
+        return max(self.messages, self.session.unanswered.load)
 
     @property
     def room(self) -> bool:
         return self.messages < self.prefetch and self.bytes < UNTAKEN_BYTES and not self.stalled
 
-    def hand(self, message: Message, now: float) -> bool:
+    def deliver(self, message: Message, now: float) -> bool:
         session = self.session
         if session.gone:
             return False
@@ -60,7 +60,7 @@ class Subscription(Taker):
         self.messages += 1
         self.bytes += message.size
         if self._one and message.tag != NO_TAG:
-            session.debts.add(message)
+            session.unanswered.add(message)
         return True
 
     def forward(self, content: bytes, frame: Frame | None, size: int) -> bool:
@@ -72,8 +72,10 @@ class Subscription(Taker):
         return True
 
     def took(self, messages: int, size: int) -> bool:
-        """The session took the oldest ``messages``, of ``size`` bytes. Returns whether something may wait for that:
-        while there was room, nothing did."""
+        """Account for the oldest ``messages`` of ``size`` bytes, which the session took.
+
+        Returns whether messages may wait for the room: only when there was none before.
+        """
         full = not self.room
         self.messages = max(0, self.messages - messages)
         self.bytes = max(0, self.bytes - size)
@@ -84,7 +86,7 @@ class Subscription(Taker):
 
 
 class Session(Sender):
-    """One connection of one process, from its HELLO to its BYE or its death."""
+    """One connection of one process, from its HELLO to its BYE or its loss."""
 
     local = True
 
@@ -94,33 +96,33 @@ class Session(Sender):
         number: int,
         pid: int,
         program: str,
-        tally: Tally,
+        stats: Stats,
         due: set[Session],
     ) -> None:
         self.number = number
         self.pid = pid
         self.program = program
         self.subscriptions: dict[int, Subscription] = {}
-        self.debts = Debts()
+        self.unanswered = Unanswered()
         self.heard = 0.0
-        """When it last sent anything."""
+        """Time of the last batch from the session."""
         self.stalled = False
         self.gone = False
-        """It has ended."""
+        """Whether the session has ended."""
         self.unsent: list[Message] = []
-        """Messages handed to it that were not sent to it, or could not be."""
+        """Messages delivered that have not been written to the connection."""
         self.waiting = 0
-        """Messages of it that wait at its expense."""
+        """Number of messages from the session that wait in queues."""
         self.account = Account()
-        self.hushed = False
-        """It was told that the receiver leaves."""
+        self.sending_paused = False
+        """Whether the session was asked to send nothing new."""
         self.quiet = False
-        """It has confirmed that it sends nothing new."""
+        """Whether the session has confirmed the pause."""
         self.unwatch: Callable[[], None] | None = None
-        """Ends the watch over its process, where there is one."""
-        self._hushes = 0
+        """Ends the watch of the process; None when the process is not watched."""
+        self._pauses = 0
         self._send = send
-        self._tally = tally
+        self._stats = stats
         self._due = due
         self._out: list[bytes] = []
         self._frames: list[Frame] = []
@@ -131,15 +133,17 @@ class Session(Sender):
 
     @property
     def busy(self) -> bool:
-        """Whether it runs something, or has it before it."""
-        return bool(self.debts) or any(subscription.untaken for subscription in self.subscriptions.values())
+        """Whether the session has untaken or unanswered messages."""
+        return bool(self.unanswered) or any(subscription.untaken for subscription in self.subscriptions.values())
 
-    def say(self, kind: int, number: int = 0, value: int = 0, tag: bytes = NO_TAG, name: bytes = b"") -> None:
-        """Send a record without a payload."""
+    def send_record(
+        self, kind: int, number: int = 0, value: int = 0, tag: bytes = NO_TAG, name: bytes = b""
+    ) -> None:
+        """Send a control record."""
         self.emit(Record(kind, number, value=value, tag=tag, name=name).encode())
 
     def emit(self, head: bytes, content: bytes = b"", frame: Frame | None = None, name: bytes = b"") -> None:
-        """Send one record, with the next batch: at the end of the turn, or when it is long enough."""
+        """Add one record to the next batch, which is sent at the end of the turn, or when it is long enough."""
         out = self._out
         if self.gone:
             return
@@ -154,13 +158,13 @@ class Session(Sender):
             self.flush()
 
     def flush(self) -> None:
-        """Send what was emitted, and tell what left the queues if that is much.
+        """Send the batch, with the report of messages that left the queues if there is one.
 
-        When its connection is gone, what it had sent may not have been read yet: its end is told when that is done,
-        and what was to be sent meanwhile stays `unsent`.
+        When the connection is gone, the session may still have batches to be read. It ends after them; messages
+        delivered until then stay `unsent`.
         """
         if self.account.due:
-            self._out += self.account.report()
+            self._out += self.account.take_records()
         if not self._out or self.gone:
             return
         data = b"".join(self._out)
@@ -170,39 +174,39 @@ class Session(Sender):
             self.unsent.clear()
         self._frames.clear()
 
-    def accounted(self) -> None:
-        """Something was added to its account."""
+    def schedule_report(self) -> None:
+        """Send the report with the next flush, if there is one."""
         if self.account.due and not self.gone:
             self._due.add(self)
 
     def kept(self, message: Message) -> None:
         self.waiting += 1
-        self._tally.held += message.size
+        self._stats.held += message.size
 
     def accepted(self, message: Message) -> None:
         self.waiting -= 1
-        self._tally.held -= message.size
+        self._stats.held -= message.size
         self.account.add(message.serial, message.size)
-        self.accounted()
+        self.schedule_report()
 
-    def hush(self, hushed: bool) -> None:
-        """Ask it to send nothing new because the receiver leaves, or to go on until it has answered."""
-        if hushed != self.hushed:
-            self.hushed, self.quiet = hushed, False
-            self._hushes += 1
-            self.say(header.LEAVING, self._hushes, value=hushed)
+    def pause_sending(self, paused: bool) -> None:
+        """Ask the session to send nothing new, because the receiver leaves, or to resume until it has answered."""
+        if paused != self.sending_paused:
+            self.sending_paused, self.quiet = paused, False
+            self._pauses += 1
+            self.send_record(header.LEAVING, self._pauses, value=paused)
 
-    def confirm(self, hush: int) -> None:
-        """It has heard that one, and what it sends from now on it sends knowing. An old confirmation counts not."""
-        self.quiet = self.hushed and hush == self._hushes
+    def confirm(self, number: int) -> None:
+        """The session confirms a request to pause or resume. Ignores a confirmation of an earlier request."""
+        self.quiet = self.sending_paused and number == self._pauses
 
     def undeliverable(self, message: Message, reason: str) -> None:
         self.returned(message.content, message.frame, reason.encode())
 
     def returned(self, content: bytes, frame: Frame | None, reason: bytes) -> None:
-        """A message of it comes back."""
+        """Return a message to the session."""
         reason = reason[:_LONGEST_REASON]
         self.emit(PACK_HOP(header.UNDELIVERABLE, len(reason), 0), content, frame, reason)
 
     def worker_lost(self, message: Message) -> None:
-        self.say(header.LOST, tag=message.tag)
+        self.send_record(header.LOST, tag=message.tag)

@@ -1,4 +1,4 @@
-"""What the receiver waits for: zmq sockets and file descriptors."""
+"""Event sources of the receiver: zmq sockets and file descriptors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BOTH = _IN | _OUT
 
 
 class Sources:
-    """Handlers, and the sockets and descriptors whose news they are called for.
+    """Handlers of sockets and file descriptors.
 
-    zmq's own poller asks each socket several times around every sleep. The descriptor of a zmq socket is readable
-    only until zmq has been asked, by sending too: so a socket is asked before each sleep, and after it believed.
+    The poller of zmq checks each socket several times for every sleep. Here each zmq socket is checked once, before
+    the sleep, because sending also resets its file descriptor. After the sleep the descriptor alone decides.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Sources:
         self._writable: dict[int, Callable[[], object]] = {}
 
     def add(self, source: zmq.Socket[bytes] | int, handler: Callable[[], object]) -> None:
-        """Call ``handler`` when ``source`` has something to read; of a socket, also when it may have."""
+        """Call ``handler`` when ``source`` is readable. A zmq socket may turn out to have nothing."""
         if isinstance(source, int):
             file = source
         else:
@@ -39,13 +39,13 @@ class Sources:
         self._epoll.register(file, _IN)
 
     def remove(self, file: int) -> None:
-        """Call nothing for it any more."""
+        """Remove the handlers of a file descriptor."""
         if self._files.pop(file, None) is not None:
             self._writable.pop(file, None)
             self._epoll.unregister(file)
 
     def when_writable(self, file: int, handler: Callable[[], object] | None) -> None:
-        """Call ``handler`` whenever ``file``, which was added, can be written to; None: no more."""
+        """Call ``handler`` whenever the added ``file`` is writable; None: stop."""
         if handler is not None:
             self._writable[file] = handler
             self._epoll.modify(file, _BOTH)
@@ -53,7 +53,7 @@ class Sources:
             self._epoll.modify(file, _IN)
 
     def wait(self, seconds: float) -> None:
-        """Wait up to ``seconds`` for something to read and call the handlers."""
+        """Wait up to ``seconds`` for events and call their handlers."""
         ready = {handler: True for socket, handler in self._sockets if zmq_poll(socket, 0)}
         events = self._epoll.poll(0 if ready else seconds)
         for handler in ready:
@@ -69,7 +69,7 @@ class Sources:
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
-    """The file descriptor that tells of a socket's news."""
+    """The file descriptor that signals events of a zmq socket."""
     file = socket.getsockopt(zmq.FD)
     assert isinstance(file, int)
     return file

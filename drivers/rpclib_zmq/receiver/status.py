@@ -1,15 +1,15 @@
-"""What an operator wants to know about a receiver."""
+"""The status of a receiver, for operators."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rpclib_zmq.header import INBOX
+from rpclib_zmq.protocol.header import INBOX
 from rpclib_zmq.receiver.router import Router
 
 
 def status_of(router: Router) -> dict[str, Any]:
-    """Sessions, the addresses they serve, and what waits and happened, as JSON."""
+    """Sessions, addresses, waiting messages and counters, as JSON. The keys are public: scripts read them."""
     return {
         "sessions": [
             {
@@ -19,18 +19,18 @@ def status_of(router: Router) -> dict[str, Any]:
                 "stalled": session.stalled,
                 "subscriptions": len(session.subscriptions),
                 "waiting": session.waiting,
-                "unanswered": len(session.debts),
+                "unanswered": len(session.unanswered),
             }
             for session in router.sessions.values()
         ],
         "places": {
-            place.name.decode(): {
-                "takers": sum(taker.count for taker in place.takers),
-                "waiting": sum(len(queue) for queue in place.queues()),
+            destination.name.decode(): {
+                "takers": sum(consumer.count for consumer in destination.consumers),
+                "waiting": sum(len(queue) for queue in destination.queues()),
             }
-            for place in router.places.values()
-            if place.name[0] != INBOX
+            for destination in router.destinations.values()
+            if destination.name[0] != INBOX
         },
-        "held_bytes": router.tally.held,
-        "events": dict(router.tally.events),
+        "held_bytes": router.stats.held,
+        "events": dict(router.stats.events),
     }

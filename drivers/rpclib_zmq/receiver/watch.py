@@ -1,4 +1,4 @@
-"""What wakes the receiver besides messages: signals, and the deaths of processes."""
+"""Signals and ends of processes, as events of the receiver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class Watch:
-    """One file descriptor, readable when there is something to `handle`. Use in the main thread, close once."""
+    """One file descriptor, readable when `handle` has something to do. Use in the main thread, close once."""
 
     def __init__(self, on_signal: Callable[[int], None]) -> None:
         self._epoll = select.epoll()
@@ -28,11 +28,11 @@ class Watch:
         return self._epoll.fileno()
 
     def process(self, pid: int, on_death: Callable[[], None]) -> Callable[[], None] | None:
-        """Call ``on_death`` when the process ends. Returns what ends the watch; None when it cannot be watched.
+        """Call ``on_death`` when the process ends. Returns a function that ends the watch; None if there is none.
 
-        Raises ProcessLookupError when there is no such process any more.
+        Raises ProcessLookupError when the process has ended.
         """
-        if pid <= 0:  # of another pid namespace
+        if pid <= 0:  # a process of another pid namespace
             return None
         try:
             handle = os.pidfd_open(pid)
@@ -51,7 +51,7 @@ class Watch:
         return unwatch
 
     def handle(self) -> None:
-        """Call what there is to call."""
+        """Call the handlers of pending signals and ended processes."""
         for handle, _ in self._epoll.poll(0):
             if handle == self._signals.fileno():
                 for number in self._signals.recv(64):

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, read_json, stamp
-from rpclib_zmq.records import LARGE, Record, read
-from rpclib_zmq.wire import Wire
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, read_json, stamp
+from rpclib_zmq.protocol.records import LARGE, Record, read
+from rpclib_zmq.protocol.wire import Wire
+from rpclib_zmq.protocol.zmtp import Frame
 
 TOPIC = b"Orpclib/t/a"
 TAG = b"t" * 16

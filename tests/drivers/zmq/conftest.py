@@ -22,7 +22,7 @@ import pytest
 
 from rpclib.errors import TransportError
 from rpclib.testing.waiting import until
-from rpclib_zmq import header
+from rpclib_zmq.protocol import header
 from rpclib_zmq.receiver.cli import ask
 from rpclib_zmq.rundir import RunDir
 

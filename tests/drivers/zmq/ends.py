@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from time import monotonic
 
-from rpclib_zmq.wire import Wire
-from rpclib_zmq.zmtp import Frame, handshake
+from rpclib_zmq.protocol.wire import Wire
+from rpclib_zmq.protocol.zmtp import Frame, handshake
 
 LONGEST = 16 * 1024 * 1024
 SECONDS = 20.0

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rpclib_zmq import header
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.zmtp import Frame, handshake, prefix
 from rpclib_zmq.receiver import limits
+from rpclib_zmq.receiver.elsewhere import Nowhere
 from rpclib_zmq.receiver.entrance import Connection, Entrance
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.sources import Sources
-from rpclib_zmq.zmtp import Frame, handshake, prefix
 from tests.drivers.zmq.by_hand import Program, data
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Door:
         self.until(lambda: len(self.said) > count, "the greeting")
         connection, frames = self.said.pop()
         assert frames == [b"hello"]
-        connection.session = Router("ab" * 8).greet(connection.send, connection.pid, "test", monotonic())
+        connection.session = Router("ab" * 8, Nowhere()).greet(connection.send, connection.pid, "test", monotonic())
         return client, connection
 
     def until(self, condition: Callable[[], object], what: str) -> None:

@@ -14,9 +14,9 @@ import pytest
 import zmq
 
 import rpclib
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, Header
-from rpclib_zmq.records import LARGE, Record, read
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, Header
+from rpclib_zmq.protocol.records import LARGE, Record, read
 from rpclib_zmq.rundir import RunDir
 from tests.drivers.zmq.contexts import context
 
@@ -136,7 +136,7 @@ def test_a_session_that_sends_garbage_is_told_why(machine: Machine) -> None:
         peer.send(Record(header.DATA, size=LARGE, name=b"Orpclib/t/").encode())
         refused = next_record(peer)
         assert (refused.kind, refused.number) == (header.REFUSED, 0)
-        assert refused.name == b"it sent a batch that is none: a frame is not as announced"
+        assert refused.name == b"it sent a malformed batch: a frame is not as announced"
     assert machine.status()["sessions"] == []
 
 

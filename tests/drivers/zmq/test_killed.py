@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rpclib_zmq import header
-from rpclib_zmq.records import Record
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.records import Record
 from tests.drivers.zmq import by_hand
 from tests.drivers.zmq.by_hand import ANSWERS, TAG, TOPIC, Program, data
 

@@ -1,4 +1,4 @@
-"""The parts that need no socket: headers, places, the outbox, options."""
+"""The parts that need no socket: headers, destinations, the outbox, options."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rpclib.address import Address, Kind
-from rpclib_zmq import header
-from rpclib_zmq.header import Header, age, decode, is_name, milliseconds, name_of, stamp
 from rpclib_zmq.options import NetworkOptions, ZmqOptions, is_loopback
-from rpclib_zmq.outbox import Outbox
-from rpclib_zmq.receiver.message import Message, Sender, Taker, Tally
-from rpclib_zmq.receiver.place import Everyone, Place, Shared
-from rpclib_zmq.records import PACK_CONTENT
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import Header, age, decode, is_name, milliseconds, name_of, stamp
+from rpclib_zmq.protocol.records import PACK_CONTENT
+from rpclib_zmq.receiver.destination import Destination, Everyone, Shared
+from rpclib_zmq.receiver.message import Consumer, Message, Sender, Stats
+from rpclib_zmq.session.outbox import Outbox
 
 u32 = st.integers(0, 0xFFFFFFFF)
 
@@ -76,7 +76,7 @@ class Source(Sender):
     def worker_lost(self, message: Message) -> None: ...
 
 
-class Sink(Taker):
+class Sink(Consumer):
     def __init__(self, window: int, local: bool = True) -> None:
         self.local = local
         self.window = window
@@ -91,7 +91,7 @@ class Sink(Taker):
     def room(self) -> bool:
         return self.window > 0 and not self.stalled
 
-    def hand(self, message: Message, now: float) -> bool:
+    def deliver(self, message: Message, now: float) -> bool:
         self.window -= 1
         self.got.append(body_of(message))
         return True
@@ -108,76 +108,81 @@ def message(sender: Sender, body: int, ttl: int = 0) -> Message:
     return Message(sender, 1, 0, header.NO_TAG, b"Oe/t/", content, None, len(payload))
 
 
-def bring(place: Place, source: Source, body: int) -> None:
+def bring(destination: Destination, source: Source, body: int) -> None:
     """As a receiver does: what need not wait is accepted at once."""
     brought = message(source, body)
-    assert place.put(brought, 0)
+    assert destination.put(brought, 0)
     if not brought.holds:
         source.released.append(body_of(brought))
 
 
-def test_a_shared_place_prefers_the_idle_and_takes_turns() -> None:
-    place, source, sinks = Shared(b"Oe/t/", Tally()), Source(), [Sink(10), Sink(10), Sink(10)]
+def test_a_shared_destination_prefers_the_idle_and_takes_turns() -> None:
+    destination, source, sinks = Shared(b"Oe/t/", Stats()), Source(), [Sink(10), Sink(10), Sink(10)]
     for sink in sinks:
-        place.add(sink)
-        place.serve(sink, 0)
+        destination.add(sink)
+        destination.serve(sink, 0)
     for number in range(6):
-        place.put(message(source, number), 0)
+        destination.put(message(source, number), 0)
     assert [sink.got for sink in sinks] == [[b"0", b"3"], [b"1", b"4"], [b"2", b"5"]]
     sinks[0].work, sinks[2].work = 2, 1
     for number in range(6, 9):
-        place.put(message(source, number), 0)
+        destination.put(message(source, number), 0)
     assert sinks[1].got[2:] == [b"6", b"7", b"8"]
 
 
-def test_a_shared_place_keeps_order_and_expires() -> None:
-    place, source, sink = Shared(b"Oe/t/", Tally()), Source(), Sink(0)
-    place.add(sink)
+def test_a_shared_destination_keeps_order_and_expires() -> None:
+    destination, source, sink = Shared(b"Oe/t/", Stats()), Source(), Sink(0)
+    destination.add(sink)
     for number in range(4):
-        place.put(message(source, number, ttl=1000 if number == 1 else 0), 0)
-    place.put_back([message(source, 10), message(source, 11)], 0)
-    place.expire(2)
+        destination.put(message(source, number, ttl=1000 if number == 1 else 0), 0)
+    destination.requeue([message(source, 10), message(source, 11)], 0)
+    destination.expire(2)
     assert source.released == [b"1"]
     sink.window = 100
-    place.serve(sink, 2)
+    destination.serve(sink, 2)
     assert sink.got == [b"10", b"11", b"0", b"2", b"3"]
 
 
 def test_messages_of_peers_stay_on_the_machine() -> None:
-    place, peer, elsewhere, here = Shared(b"Oe/t/", Tally()), Source(local=False), Sink(9, local=False), Sink(0)
-    place.add(elsewhere)
-    place.serve(elsewhere, 0)
-    assert not place.put(message(peer, 0), 0), "nobody here: back it goes"
-    place.add(here)
-    assert place.put(message(peer, 1), 0)
-    place.put(message(Source(), 2), 0)
+    destination, peer, elsewhere, here = (
+        Shared(b"Oe/t/", Stats()),
+        Source(local=False),
+        Sink(9, local=False),
+        Sink(0),
+    )
+    destination.add(elsewhere)
+    destination.serve(elsewhere, 0)
+    assert not destination.put(message(peer, 0), 0), "nobody here: back it goes"
+    destination.add(here)
+    assert destination.put(message(peer, 1), 0)
+    destination.put(message(Source(), 2), 0)
     assert elsewhere.got == [b"2"]
-    place.remove(here)
-    assert [body_of(orphan) for orphan in place.orphans()] == [b"1"]
+    destination.remove(here)
+    assert [body_of(orphan) for orphan in destination.orphans()] == [b"1"]
 
 
 def test_everyone_gets_a_copy_and_the_slowest_holds_the_sender() -> None:
-    place, source, quick, slow = Everyone(b"Ae/t", Tally()), Source(), Sink(9), Sink(0)
+    destination, source, quick, slow = Everyone(b"Ae/t", Stats()), Source(), Sink(9), Sink(0)
     for sink in (quick, slow):
-        place.add(sink)
-    bring(place, source, 1)
+        destination.add(sink)
+    bring(destination, source, 1)
     assert (quick.got, source.waiting, source.released) == ([b"1"], [b"1"], [])
     slow.window = 9
-    place.serve(slow, 0)
+    destination.serve(slow, 0)
     assert (slow.got, source.waiting, source.released) == ([b"1"], [], [b"1"])
 
 
-def test_a_stalled_taker_holds_nobody() -> None:
-    tally = Tally()
-    place, source, sink = Everyone(b"Ae/t", tally), Source(), Sink(0)
-    place.add(sink)
-    bring(place, source, 0)
+def test_a_stalled_consumer_holds_nobody() -> None:
+    stats = Stats()
+    destination, source, sink = Everyone(b"Ae/t", stats), Source(), Sink(0)
+    destination.add(sink)
+    bring(destination, source, 0)
     sink.stalled = True
-    place.stall(sink)
+    destination.stall(sink)
     for number in range(1, 1500):
-        bring(place, source, number)
+        bring(destination, source, number)
     assert (len(source.released), source.waiting) == (1500, [])
-    assert tally.events["missed"] == 500
+    assert stats.events["missed"] == 500
 
 
 def test_the_outbox_keeps_lanes_apart() -> None:

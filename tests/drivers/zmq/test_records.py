@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpclib_zmq import header
-from rpclib_zmq.arrivals import Arrivals
-from rpclib_zmq.header import NO_TAG, stamp
-from rpclib_zmq.records import HEAD, LARGE, PACK_CONTENT, Broken, Record, clock, expired, read
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import NO_TAG, stamp
+from rpclib_zmq.protocol.records import HEAD, LARGE, PACK_CONTENT, Broken, Record, clock, expired, read
+from rpclib_zmq.session.arrivals import Arrivals
 
 u32 = st.integers(0, 0xFFFFFFFF)
 records = st.builds(

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpclib_zmq import header
-from rpclib_zmq.header import NO_TAG, stamp
-from rpclib_zmq.receiver.requests import Requests
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import NO_TAG, stamp
+from rpclib_zmq.protocol.records import FLUSH_AT, HEAD, LARGE, LONGEST, Record, read
+from rpclib_zmq.protocol.zmtp import Frame
+from rpclib_zmq.receiver.elsewhere import Nowhere
 from rpclib_zmq.receiver.router import Router
 from rpclib_zmq.receiver.session import Session
-from rpclib_zmq.records import FLUSH_AT, HEAD, LARGE, LONGEST, Record, read
-from rpclib_zmq.zmtp import Frame
 
 NODE = "ab" * 8
 EVERY_LANE = 0
@@ -47,8 +47,7 @@ class Desk:
 
     def __init__(self) -> None:
         self._peers: dict[Session, Peer] = {}
-        self.router = Router(NODE)
-        Requests(self.router)
+        self.router = Router(NODE, Nowhere())
         self.asker, self.worker = self.session(), self.session()
         self.inbox = header.inbox_prefix(NODE, self.asker.number) + b"1"
         self.ask(self.asker, Record(header.SUBSCRIBE, 1, name=self.inbox))
@@ -64,7 +63,7 @@ class Desk:
     def ask(self, session: Session, *batch: Record | bytes, frames: list[Frame] | None = None) -> None:
         data = b"".join(record.encode() if isinstance(record, Record) else record for record in batch)
         self.router.receive(session, [data, *(frames or [])], monotonic())
-        self.router.settle()
+        self.router.flush()
 
     def heard(self, session: Session) -> list[Record]:
         """What was sent to a session since the last time, payloads filled in."""
@@ -111,8 +110,8 @@ def test_what_was_sent_to_a_worker_that_died_is_marked(desk: Desk, size: int, be
     desk.ask(successor, Record(header.SUBSCRIBE, 1, value=100, name=b"Oe/t/"))
     desk.heard(successor)
     desk.leave(desk.worker)
-    desk.router.bury(desk.worker, "it was killed")
-    desk.router.settle()
+    desk.router.drop(desk.worker, "it was killed")
+    desk.router.flush()
     got = [(record.kind, len(record.payload)) for record in desk.heard(successor)]
     assert got == [(header.REDELIVER, len(record.payload)) for record in sent]
 
@@ -124,14 +123,14 @@ def test_a_call_goes_there_and_back(desk: Desk) -> None:
     assert [(record.kind, record.number, record.tag, record.payload) for record in got] == [
         (header.DELIVER, 1, tag, b"ask") for tag in tags
     ]
-    assert (len(desk.worker.debts), len(desk.worker.subscriptions[1].untaken)) == (50, 50)
+    assert (len(desk.worker.unanswered), len(desk.worker.subscriptions[1].untaken)) == (50, 50)
     desk.ask(
         desk.worker, Record(header.TAKEN, 1, value=50, ttl=150), *(data(desk.inbox, b"!", tag) for tag in tags)
     )
     assert [record.tag for record in desk.heard(desk.asker)] == tags
-    assert (len(desk.worker.debts), len(desk.worker.subscriptions[1].untaken)) == (0, 0)
+    assert (len(desk.worker.unanswered), len(desk.worker.subscriptions[1].untaken)) == (0, 0)
     assert (desk.worker.subscriptions[1].messages, desk.worker.subscriptions[1].bytes) == (0, 0)
-    assert (desk.router.tally.held, desk.asker.waiting) == (0, 0)
+    assert (desk.router.stats.held, desk.asker.waiting) == (0, 0)
 
 
 def test_large_payloads_keep_their_places(desk: Desk) -> None:
@@ -154,9 +153,9 @@ def test_a_batch_that_could_not_be_sent_is_not_called_redelivered(desk: Desk) ->
     heir_batch = Record(header.SUBSCRIBE, 1, value=100, name=b"Oe/t/").encode()
     desk.router.receive(desk.asker, [data(b"Oe/t/", b"unsent").encode()], monotonic())
     desk.router.receive(heir, [heir_batch], monotonic())
-    desk.router.settle()
-    desk.router.bury(desk.worker, "its connection is gone")
-    desk.router.settle()
+    desk.router.flush()
+    desk.router.drop(desk.worker, "its connection is gone")
+    desk.router.flush()
     got = [(record.kind, record.payload) for record in desk.heard(heir) if record.kind != header.SUBSCRIBED]
     assert got == [(header.REDELIVER, b"sent"), (header.DELIVER, b"unsent")]
     assert desk.worker.number not in desk.router.sessions
@@ -164,7 +163,7 @@ def test_a_batch_that_could_not_be_sent_is_not_called_redelivered(desk: Desk) ->
 
 def test_credit_in_pieces_reports_what_left_the_queues(desk: Desk) -> None:
     desk.ask(desk.asker, *(data(b"Oe/t/", b"x") for _ in range(500)))
-    assert (len(desk.heard(desk.worker)), desk.asker.waiting, desk.router.tally.held) == (100, 400, 400)
+    assert (len(desk.heard(desk.worker)), desk.asker.waiting, desk.router.stats.held) == (100, 400, 400)
     for _ in range(5):
         desk.ask(desk.worker, Record(header.TAKEN, 1, value=100, ttl=100))
     assert len(desk.heard(desk.worker)) == 400
@@ -172,7 +171,7 @@ def test_credit_in_pieces_reports_what_left_the_queues(desk: Desk) -> None:
     for lane in (1, EVERY_LANE):
         assert sum(record.value for record in told if record.number == lane) == 500
         assert sum(record.ttl for record in told if record.number == lane) == 500
-    assert (desk.asker.waiting, desk.router.tally.held) == (0, 0)
+    assert (desk.asker.waiting, desk.router.stats.held) == (0, 0)
 
 
 def test_many_lanes_are_told_of_together_and_singly_at_the_tick(desk: Desk) -> None:
@@ -243,8 +242,8 @@ def test_a_receiver_does_not_leave_while_a_stalled_session_has_not_got_its_repli
     desk.ask(desk.worker, Record(header.TAKEN, 1, value=1, ttl=3), data(desk.inbox, b"!", b"t" * 16))
 
     def confirmed(session: Session) -> None:
-        hushes = [record.number for record in desk.heard(session) if record.kind == header.LEAVING]
-        desk.ask(session, *(Record(header.LEAVING, number) for number in hushes))
+        pauses = [record.number for record in desk.heard(session) if record.kind == header.LEAVING]
+        desk.ask(session, *(Record(header.LEAVING, number) for number in pauses))
 
     assert not desk.router.wind_down()
     confirmed(desk.worker)
@@ -288,5 +287,5 @@ def test_no_batch_makes_the_router_stumble(batches: list[list[Record]], cut: int
     worker = desk.worker.subscriptions[1]
     desk.ask(desk.worker, Record(header.TAKEN, 1, value=worker.messages, ttl=worker.bytes))
     assert (worker.messages, worker.bytes, len(worker.untaken)) == (0, 0, 0)
-    assert (desk.router.tally.held, list(desk.router.sessions)) == (0, [1, 2])
-    assert set(desk.router.places) == {b"Oe/t/", desk.inbox}
+    assert (desk.router.stats.held, list(desk.router.sessions)) == (0, [1, 2])
+    assert set(desk.router.destinations) == {b"Oe/t/", desk.inbox}

@@ -16,8 +16,8 @@ import pytest
 import zmq
 
 import rpclib
-from rpclib_zmq import header
-from rpclib_zmq.header import Header
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import Header
 from tests.drivers.zmq.contexts import context
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from rpclib_zmq.records import LARGE
-from rpclib_zmq.zmtp import Malformed, handshake, prefix
+from rpclib_zmq.protocol.records import LARGE
+from rpclib_zmq.protocol.zmtp import Malformed, handshake, prefix
 from tests.drivers.zmq.ends import LONGEST, SECONDS, End, Pair, one, two
 
 BIG = 5 * 1024 * 1024

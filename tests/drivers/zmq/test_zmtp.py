@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rpclib_zmq.records import LARGE
-from rpclib_zmq.zmtp import Frame, Inbound, Malformed, handshake, prefix
+from rpclib_zmq.protocol.records import LARGE
+from rpclib_zmq.protocol.zmtp import Frame, Inbound, Malformed, handshake, prefix
 
 LONGEST = 100_000
 HELLO = handshake(b"DEALER")

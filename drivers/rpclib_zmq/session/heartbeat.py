@@ -1,4 +1,8 @@
-"""Noticing that the receiver is silent."""
+"""Heartbeats to the receiver.
+
+The PINGs tell the receiver that the program runs: it delivers nothing to a program that has stopped. The core has a
+liveness check of its own, which needs an inbox; a silent receiver is noticed here also in a session without one.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,16 @@ from collections.abc import Callable
 
 _TICK = 0.5
 _SILENT_TICKS = 8
-"""Heartbeats without an answer after which the receiver is given up. Counted, not timed: a blocked loop must not
-condemn a healthy receiver."""
+"""Ticks of silence after which the receiver counts as dead. Ticks are counted rather than timed, so that a blocked
+event loop does not end the session with a healthy receiver."""
 
 
-class Pulse:
-    """Calls ``ping`` every half second, and ``on_silence`` when nothing was heard for several of them."""
+class Heartbeat:
+    """Calls ``ping`` every half second, and ``on_silence`` after several ticks of silence."""
 
     def __init__(self, ping: Callable[[], None], on_silence: Callable[[], None]) -> None:
         self.silent = 0
-        """Heartbeats since something was heard: whoever hears something sets it to 0."""
+        """Ticks since the last batch. The session sets it to 0 for each batch."""
         self._ping = ping
         self._on_silence = on_silence
         self._timer: asyncio.TimerHandle | None = None

@@ -3,10 +3,10 @@
 A batch is one zmq message. Its first frame holds records, one after another; payloads of `LARGE` bytes and more
 follow as frames of their own, in the order of their records.
 
-A record is a head, the payload unless it is large, and a name. The head begins with what concerns one hop (kind,
-length of the name, number) and goes on with what stays the same on the whole way (size of the payload, ttl, waited,
-value, tag). A receiver thus forwards everything between the first `HOP` bytes and the name in one piece, the
-record's *content*, and looks into it only where a message has to wait.
+A record is a head, the payload unless it is large, and a name. The head begins with the fields of one hop (kind,
+length of the name, number), followed by the fields that stay the same on the whole way (size of the payload, ttl,
+waited, value, tag). A receiver forwards the bytes between the hop fields and the name unchanged. They are the
+*content* of the record; a receiver reads it only when a message has to wait.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from rpclib_zmq.header import NO_TAG, age
+from rpclib_zmq.protocol.header import NO_TAG, age
 
 LARGE: Final = 8192
-"""Bytes of a payload from which handing it on as a frame is cheaper than copying it (measured)."""
+"""Size of a payload from which a separate frame is cheaper than copying (measured)."""
 FLUSH_AT: Final = 64 * 1024
-"""Bytes gathered that are sent at once: bounds a batch, and how long its first record waits."""
+"""Size of a batch that is sent at once. Bounds a batch, and the wait of its first record."""
 LONGEST: Final = 16 * FLUSH_AT
-"""Bytes of the first frame of a batch, at most: what a receiver does in one go. Room for telling what each of a
-session's subscriptions took."""
+"""Bytes of the first frame of a batch, at most. Bounds the time a receiver spends on one batch. Enough for a TAKEN
+record of every subscription of a session."""
 
 _HEAD: Final = struct.Struct("<BxHIIIII16s")
 HEAD: Final = _HEAD.size
@@ -41,7 +41,7 @@ PACK_CONTENT: Final = _CONTENT.pack
 _UNPACK_TIMES: Final = struct.Struct("<4xIII").unpack_from
 
 Broken = struct.error
-"""Raised for bytes that are no records."""
+"""Raised for malformed records."""
 
 
 class Record(NamedTuple):
@@ -50,24 +50,24 @@ class Record(NamedTuple):
     kind: int
     number: int = 0
     ttl: int = 0
-    """Milliseconds the message stays worth delivering; 0: for ever."""
+    """Milliseconds until the message expires; 0: never."""
     waited: int = 0
-    """Milliseconds it had spent in queues when it was stamped."""
+    """Milliseconds in queues before the stamp."""
     value: int = 0
     tag: bytes = NO_TAG
     size: int = 0
     payload: bytes = b""
-    """Empty where it is large: then it is the next frame."""
+    """The payload; empty if large, then the next frame is the payload."""
     name: bytes = b""
 
     def encode(self) -> bytes:
-        """The record's bytes; ``size`` is that of the payload or, where that is empty, of the next frame."""
+        """The encoded record. ``size`` is used for a large payload, which is the next frame."""
         kind, number, ttl, waited, value, tag, size, payload, name = self
         return PACK(kind, len(name), number, len(payload) or size, ttl, waited, value, tag) + payload + name
 
 
 def read(data: bytes, offset: int) -> tuple[Record, int]:
-    """The record that begins at ``offset``, and where the next one does. Raises Broken when it is cut off."""
+    """The record at ``offset``, and the offset of the next one. Raises Broken for a truncated record."""
     kind, length, number, size, ttl, waited, value, tag = UNPACK(data, offset)
     start = offset + HEAD
     middle = start + size if size < LARGE else start
@@ -78,14 +78,16 @@ def read(data: bytes, offset: int) -> tuple[Record, int]:
 
 
 def expired(content: bytes, now: float) -> bool:
-    """Whether a message with that content is worth nothing any more."""
+    """Whether a message with that content has expired."""
     ttl, _, stamped = _UNPACK_TIMES(content)
     return bool(ttl) and age(stamped, now) >= ttl
 
 
 def clock(content: bytes, now: float) -> tuple[int, int]:
-    """The time to live that a message with that content has left (0: for ever; never less than 1) and the time it
-    has waited so far, both in milliseconds."""
+    """Remaining time to live (0: unlimited; else at least 1) and time waited of a message with that content.
+
+    Both are in milliseconds.
+    """
     ttl, waited, stamped = _UNPACK_TIMES(content)
     passed = age(stamped, now)
     return max(1, ttl - passed) if ttl else 0, min(waited + passed, 0xFFFFFFFF)

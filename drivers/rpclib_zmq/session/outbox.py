@@ -1,4 +1,4 @@
-"""How much a session may send, and what waits until it may send more."""
+"""The outbox of a session: flow control, and messages that wait for room."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from rpclib.driver import Gate
-from rpclib_zmq.header import DATA, milliseconds
-from rpclib_zmq.records import PACK
+from rpclib_zmq.protocol.header import DATA, milliseconds
+from rpclib_zmq.protocol.records import PACK
 
 if TYPE_CHECKING:
     from rpclib.errors import TransportError
 
 _WAITING = 1000
 _WAITING_BYTES = 4 * 1024 * 1024
-"""What may wait for one address, or for the window of the session, before senders are held."""
+"""Messages and bytes that may wait for one address, or for the session, before senders must wait."""
 _LANES = 4
-"""Full lanes that fit into the window of the session as a whole."""
+"""The window of the session, in windows of a lane."""
 
 
 class Lane:
-    """The messages to one address: what is slow there waits here and holds up no other lane.
+    """The messages to one address. A slow address delays no other lane.
 
-    ``messages`` and ``size`` are the room it has left in the receiver: while there is any of both, one more message
-    may go, however long it is.
+    ``messages`` and ``size`` are the room left in the receiver. While both are positive, one more message of any
+    size may be sent.
     """
 
     __slots__ = ("__weakref__", "gate", "messages", "number", "size", "waiting", "waiting_bytes")
@@ -42,7 +42,7 @@ class Lane:
 
 
 class ZmqRoute:
-    """A name, and the lane of the messages to it."""
+    """The name of an address, and its lane."""
 
     __slots__ = ("gate", "lane", "name")
 
@@ -53,44 +53,44 @@ class ZmqRoute:
 
 
 class Outbox:
-    """Messages in order within their lane, sent while the lane and the session as a whole have room."""
+    """Sends messages in order within each lane, while the lane and the session have room."""
 
     def __init__(self, emit: Callable[[bytes, bytes, bytes], None]) -> None:
         self._emit = emit
         self._numbers = itertools.count(1)
         self._lanes: WeakValueDictionary[bytes, Lane] = WeakValueDictionary()
         self._busy: dict[int, Lane] = {}
-        """Lanes with something on its way or waiting, which keeps them alive."""
+        """Lanes with messages in flight or waiting. The reference keeps a lane alive."""
         self._blocked: dict[int, Lane] = {}
-        """Lanes with something waiting."""
+        """Lanes with waiting messages."""
         self._window = 0
         self._window_bytes = 0
         self._messages = 0
         self._size = 0
         self.waiting = 0
-        """Messages that were not sent yet."""
+        """Number of waiting messages in all lanes."""
         self._waiting_bytes = 0
 
     def open(self, messages: int, size: int) -> None:
-        """The receiver takes that much for each lane."""
+        """Set the window of each lane."""
         self._window, self._window_bytes = messages, size
         self._messages, self._size = _LANES * messages, _LANES * size
 
     @property
     def full(self) -> bool:
-        """Whether all senders had better wait: the window of the session is used up, and much waits for it."""
+        """Whether all senders should wait: the window of the session is used up, and many messages wait."""
         used_up = self._messages <= 0 or self._size <= 0
         return used_up and (self.waiting >= _WAITING or self._waiting_bytes >= _WAITING_BYTES)
 
     def route(self, name: bytes) -> ZmqRoute:
-        """The route to a name; its lane lives while the route does or something is on its way."""
+        """The route to a name. Its lane lives as long as a route, or a message in flight."""
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = Lane(next(self._numbers), self._window, self._window_bytes)
         return ZmqRoute(name, lane)
 
     def put(self, route: ZmqRoute, body: bytes, ttl: float | None, tag: bytes) -> bool:
-        """Send a message, or keep it until there is room. True: all senders had better wait."""
+        """Send a message, or keep it until there is room. True: all senders should wait."""
         lane = route.lane
         if not lane.waiting and lane.messages > 0 and lane.size > 0 and self._messages > 0 and self._size > 0:
             self._send(lane, route.name, body, 0 if ttl is None else milliseconds(ttl), 0, tag)
@@ -105,12 +105,12 @@ class Outbox:
         return self.full
 
     def end(self, error: TransportError) -> None:
-        """The session is over: nobody waits to send any more."""
+        """Fail all tasks that wait for room."""
         for lane in self._lanes.values():
             lane.gate.end(error)
 
     def accepted(self, number: int, messages: int, size: int) -> None:
-        """That much of a lane, or with 0 of all lanes, left the receiver's queues: send what waits."""
+        """Open the window of a lane, or of the session if ``number`` is 0, and send waiting messages."""
         if not number:
             self._messages += messages
             self._size += size
@@ -149,5 +149,5 @@ class Outbox:
         lane.size -= size
         self._messages -= 1
         self._size -= size
-        stamped = int(monotonic() * 1000) & 0xFFFFFFFF  # `header.stamp`, without the call
+        stamped = int(monotonic() * 1000) & 0xFFFFFFFF  # `header.stamp`, inlined
         self._emit(PACK(DATA, len(name), lane.number, size, ttl, waited, stamped, tag), body, name)

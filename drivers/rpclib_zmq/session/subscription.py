@@ -1,4 +1,4 @@
-"""One subscriber: what the receiver handed over and the program has not taken."""
+"""A subscription of a session: messages delivered by the receiver and not yet taken."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rpclib.address import Address
 from rpclib.driver import Delivery
 from rpclib.driverkit import Ending, ReceiveBuffer
 from rpclib.errors import ConnectionLost
-from rpclib_zmq import header
-from rpclib_zmq.credits import Credits
+from rpclib_zmq.protocol import header
+from rpclib_zmq.session.credits import Credits
 
 _PREFETCH = 1000
-"""What the receiver hands over at most before messages are taken, where the prefetch is higher or there is none."""
+"""Messages held at most, also with a higher prefetch or none."""
 
 
 class Session(Protocol):
@@ -29,7 +29,7 @@ class Session(Protocol):
 
 
 class ZmqSubscription(ReceiveBuffer):
-    """Holds at most ``prefetch`` messages; the rest waits in the receiver, where others can get it."""
+    """Holds at most ``prefetch`` messages. The others wait in the receiver, where other consumers can get them."""
 
     def __init__(
         self, session: Session, number: int, address: Address, prefetch: int, arrived: Callable[[], None]
@@ -55,5 +55,5 @@ class ZmqSubscription(ReceiveBuffer):
         try:
             await self._session.ask(header.STOP, self._number)
         except ConnectionLost:
-            pass  # then nothing comes either
+            pass  # a lost session delivers nothing either
         self.silence()

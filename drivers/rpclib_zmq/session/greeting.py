@@ -1,4 +1,4 @@
-"""How a session introduces itself, and what it makes of the receiver's answer."""
+"""The greeting of a session, and the answer of the receiver."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 from typing import Any, NamedTuple
 
 from rpclib.errors import AccessDenied, Unreachable
-from rpclib_zmq import header
-from rpclib_zmq.header import PROTOCOL, read_json
 from rpclib_zmq.options import ZmqOptions
+from rpclib_zmq.protocol import header
+from rpclib_zmq.protocol.header import PROTOCOL, read_json
 from rpclib_zmq.rundir import RunDir
 
 
@@ -21,11 +21,11 @@ def hello() -> bytes:
 
 
 class Leaving(Exception):
-    """The receiver went away before the session began: start another."""
+    """The receiver left before the session began: start another."""
 
 
 def answer(data: bytes, payload: bytes) -> dict[str, Any]:
-    """The payload of the WELCOME that answers a HELLO. Raises Leaving when the receiver goes instead."""
+    """The payload of the WELCOME that answers a HELLO. Raises Leaving when the receiver is leaving."""
     head = header.decode(data)
     if head is not None and head.kind == header.LEAVING:
         raise Leaving
@@ -39,7 +39,7 @@ class Welcome(NamedTuple):
     window_bytes: int
     max_body: int
     inbox_prefix: str
-    """What the keys of the session's inboxes start with."""
+    """Prefix of the keys of the session's inboxes."""
 
 
 def accept(answer: dict[str, Any], run: RunDir, options: ZmqOptions) -> Welcome:

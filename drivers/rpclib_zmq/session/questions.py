@@ -1,4 +1,4 @@
-"""Questions a session has put to the receiver, and who waits for the answers."""
+"""Questions of a session to the receiver, and the futures of their answers."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from rpclib.errors import ConnectionLost, TransportError
 
 
 class Questions:
-    """Waiting questions by number. An answer that nobody waits for any more is ignored."""
+    """Pending questions, by number. A late answer is ignored."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._last = 0
 
     def number(self) -> int:
-        """A number that no other question or subscription of the session has."""
+        """A number that is unique among the questions and subscriptions of the session."""
         self._last += 1
         return self._last
 
     @contextmanager
     def asked(self, number: int) -> Iterator[asyncio.Future[int]]:
-        """The future of the answer, for as long as the block waits for it."""
+        """The future of the answer, pending during the block."""
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             yield answer
@@ -41,6 +41,6 @@ class Questions:
             answer.set_exception(error)
 
     def fail(self, reason: str) -> None:
-        """Nothing will be answered any more."""
+        """Fail all pending questions."""
         for number in list(self._waiting):
             self.refused(number, ConnectionLost(reason))

@@ -1,7 +1,7 @@
-"""Headers: how sessions greet and how receivers talk to each other, two frames a message.
+"""Headers: greetings of sessions, and messages between receivers. A message has two frames.
 
-The header is a fixed struct followed by a name; the payload is a frame of its own, forwarded unread. Once it has
-been welcomed, a session sends and gets records instead (`records`), whose kinds are listed here too. HELLO and
+The header is a fixed struct and a name. The payload is a frame of its own, forwarded unread. After its WELCOME a
+session exchanges records instead (`records`), whose kinds are listed here too. HELLO and
 WELCOME keep their magic, kind and JSON payload in every protocol version, so that two versions can tell each other
 apart; everything else may change with `PROTOCOL`.
 """
@@ -28,33 +28,33 @@ QUIT: Final = 20  # asks the receiver to finish and leave
 # Session and receiver: records. "number" is the session's own number for a subscription or question.
 REFUSED: Final = 3  # number, name: why that question cannot be answered; number 0: why the session ends
 PING: Final = 4
-BYE: Final = 5  # asks for, and confirms, the end of a session; all sent before it has been received
+BYE: Final = 5  # asks for, and confirms, the end of a session, after everything sent before
 SUBSCRIBE: Final = 6  # number, value: prefetch, name
 SUBSCRIBED: Final = 7  # number
-STOP: Final = 8  # number: hand over nothing more
+STOP: Final = 8  # number: deliver nothing more
 STOPPED: Final = 9  # number
-RELEASE: Final = 10  # number: forget the subscription, pass on what it did not take
+RELEASE: Final = 10  # number: forget the subscription, pass on its untaken messages
 TAKEN: Final = 11  # number, value: messages, ttl: bytes that were taken
 COUNT: Final = 12  # number, name
 COUNTED: Final = 13  # number, value: subscriptions of that name
 DATA: Final = 14  # number: lane, ttl, waited, value: stamp, tag, payload, name: on its way to the receiver
 DELIVER: Final = 15  # number, ttl, waited, value: stamp, tag, payload: on its way to a subscription
-REDELIVER: Final = 22  # the same, of a message that may have run
+REDELIVER: Final = 22  # as DELIVER, for a message that may have run
 ACCEPTED: Final = 16  # number: lane, 0 for all; value: messages, ttl: bytes that left the receiver's queues
 UNDELIVERABLE: Final = 17  # tag, payload, name: why a message comes back
-LOST: Final = 18  # tag: the worker that had it is gone
-LEAVING: Final = 21  # value: 1 the receiver will leave, send nothing new; 0 do send; number: which; echoed.
-# As a header: this receiver leaves, begin no session.
+LOST: Final = 18  # tag: the worker that had the message is gone
+LEAVING: Final = 21  # value: 1 pause sending, because the receiver leaves, 0 resume; number: to be echoed.
+# As a header: the receiver is leaving and begins no session.
 
 # Receiver and receiver.
-LINK: Final = 30  # payload: JSON greeting, from the one who connected
+LINK: Final = 30  # payload: JSON greeting, from the connecting receiver
 LINKED: Final = 31  # payload: JSON greeting, or why there will be no link
-TOPICS: Final = 32  # number: 1 for all, 0 for what changed, value: version; payload: JSON, subscriptions by name
-SEEN: Final = 33  # value: the version taken note of
-PASS: Final = 34  # ttl, waited, number: session that asks, value: serial, tag, name, payload
+TOPICS: Final = 32  # number: 1 snapshot, 0 changes, value: version; payload: JSON, subscriptions by name
+SEEN: Final = 33  # value: the version confirmed
+PASS: Final = 34  # ttl, waited, number: session of the caller, value: serial, tag, name, payload
 ARRIVED: Final = 35  # payload: serials that left the peer's queues
 RETURNED: Final = 36  # number: session, value: serial or 0, tag, name: reason, payload: a message comes back
-BEREFT: Final = 37  # number: session, tag: the worker there that had it is gone
+WORKER_LOST: Final = 37  # number: session, tag: the worker that had the message at the peer is gone
 
 LAYOUT: Final = struct.Struct("<2sBxIIII16s")
 FIXED: Final = LAYOUT.size
@@ -80,9 +80,9 @@ class Header(NamedTuple):
 
     kind: int
     ttl: int = 0
-    """Milliseconds the message stays worth delivering; 0: for ever."""
+    """Milliseconds until the message expires; 0: never."""
     waited: int = 0
-    """Milliseconds it has already spent in queues."""
+    """Milliseconds the message has spent in queues."""
     number: int = 0
     value: int = 0
     tag: bytes = NO_TAG
@@ -94,7 +94,7 @@ class Header(NamedTuple):
 
 
 def decode(data: bytes) -> Header | None:
-    """The header in ``data``, or None when it is none."""
+    """The header in ``data``, or None if ``data`` is no header."""
     if len(data) < FIXED or not data.startswith(MAGIC):
         return None
     _, kind, ttl, waited, number, value, tag = UNPACK(data)
@@ -102,7 +102,7 @@ def decode(data: bytes) -> Header | None:
 
 
 def name_of(address: Address) -> bytes:
-    """The name an address has on the wire."""
+    """The name of an address on the wire."""
     if address.kind is Kind.ONE:
         return f"O{address.exchange}/{address.topic}/{address.key}".encode()
     if address.kind is Kind.ALL:
@@ -111,35 +111,35 @@ def name_of(address: Address) -> bytes:
 
 
 def is_name(name: bytes) -> bool:
-    """Whether something may be subscribed to under this name."""
+    """Whether ``name`` may be subscribed to."""
     return _NAME.fullmatch(name) is not None
 
 
 def inbox_prefix(node: str, session: int) -> bytes:
-    """What the names of a session's inboxes start with. The node leads replies to their machine."""
+    """Prefix of the names of a session's inboxes. The node routes replies to their machine."""
     return f"I{node}.{session:x}.".encode()
 
 
 def milliseconds(seconds: float | None) -> int:
-    """A time to live as it travels: at least 1, 0 for none; about 49 days at most."""
+    """A time to live in milliseconds, from 1 to about 49 days; 0 for None."""
     if seconds is None:
         return 0
     return min(max(1, round(seconds * 1000)), 0xFFFFFFFF)
 
 
 def stamp(now: float) -> int:
-    """A moment of the monotonic clock, which the processes of a machine share, as it travels between them."""
+    """A time of the monotonic clock, in milliseconds modulo 2**32. All processes of a machine share this clock."""
     return int(now * 1000) & 0xFFFFFFFF
 
 
 def age(stamped: int, now: float) -> int:
-    """Milliseconds since a stamp: what a message spent in sockets, perhaps of a process that was stopped."""
+    """Milliseconds since a stamp: the time in sockets, which is long if a process was stopped."""
     passed = (int(now * 1000) - stamped) & 0xFFFFFFFF
-    return passed if passed < LONGEST_TRANSIT else 0  # else the other process has a clock of its own
+    return passed if passed < LONGEST_TRANSIT else 0  # longer: the other process has another clock
 
 
 def read_json(payload: bytes) -> dict[str, Any]:
-    """The JSON object in ``payload``; an empty one when it holds none."""
+    """The JSON object in ``payload``; an empty object if it contains none."""
     try:
         found = json.loads(payload)
     except (ValueError, RecursionError):

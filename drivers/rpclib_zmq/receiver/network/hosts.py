@@ -1,4 +1,4 @@
-"""The part of a receiver that deals with other machines, where it is configured."""
+"""Other machines: sockets, links and discovery of a receiver that is configured for them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import zmq
 
 from rpclib.errors import ConfigError
 from rpclib_zmq import matchmakers
-from rpclib_zmq.keys import Keys
 from rpclib_zmq.matchmakers import Discovery
 from rpclib_zmq.options import NetworkOptions
-from rpclib_zmq.receiver.mesh import Mesh
-from rpclib_zmq.receiver.network import Network
+from rpclib_zmq.receiver.network.keys import Keys
+from rpclib_zmq.receiver.network.mesh import Mesh
+from rpclib_zmq.receiver.network.network import Network
+from rpclib_zmq.receiver.network.peers import Peers
+from rpclib_zmq.receiver.network.sockets import receive
 from rpclib_zmq.receiver.router import Router
-from rpclib_zmq.receiver.sockets import receive
 
 log = logging.getLogger("rpclib_zmq")
 
@@ -26,9 +27,11 @@ _BATCH = 256
 
 
 class Hosts:
-    """Sockets, links and discovery. Raises ConfigError for keys and matchmakers that cannot be used."""
+    """Sockets, links and discovery. Raises ConfigError for unusable keys or matchmakers."""
 
-    def __init__(self, router: Router, context: zmq.Context[zmq.Socket[bytes]], options: NetworkOptions) -> None:
+    def __init__(
+        self, router: Router, peers: Peers, context: zmq.Context[zmq.Socket[bytes]], options: NetworkOptions
+    ) -> None:
         self._options = options
         self._keys = None
         if options.secret is not None and options.known_hosts is not None:
@@ -37,10 +40,10 @@ class Hosts:
         self._network = Network(context, self._keys)
         self._discovery: Discovery | None = None
         self._discovered: frozenset[str] = frozenset()
-        self.mesh = Mesh(router, self._network)
+        self.mesh = Mesh(router, peers, self._network)
 
     def start(self, handle: Callable[[Any, Callable[[], None]], None]) -> None:
-        """Listen and connect. ``handle`` registers what to call when a socket has something."""
+        """Listen and connect. ``handle(socket, handler)`` registers the handler of a readable socket."""
         network, listen = self._network, self._options.listen
         handle(network.zap, network.authenticate)
         handle(network.monitor, self._events)
@@ -54,16 +57,16 @@ class Hosts:
             self._discovery = Discovery(self._matchmaker, None if listen is None else advertised(listen))
 
     def tried(self) -> bool:
-        """Whether every configured peer has been tried once."""
+        """Whether the first attempt to reach each peer is over."""
         states = (dial.state for dial in self._network.dials.values())
         return not any(state in ("connecting", "connected") for state in states)
 
     def denied(self) -> list[str]:
-        """Addresses where keys do not match."""
+        """Addresses whose keys do not match."""
         return [dial.address for dial in self._network.dials.values() if dial.state == "denied"]
 
-    def settle(self) -> None:
-        self.mesh.settle()
+    def flush(self) -> None:
+        self.mesh.flush()
 
     def tick(self, now: float) -> None:
         if self._discovery is not None and self._discovery.hosts != self._discovered:
@@ -75,7 +78,7 @@ class Hosts:
         self.mesh.tick(now)
 
     def reload(self) -> None:
-        """Read the known hosts again. Links that exist stay."""
+        """Read the known hosts again. Existing links stay."""
         if self._keys is not None:
             try:
                 self._keys.reload()
@@ -103,6 +106,6 @@ class Hosts:
 
 
 def advertised(listen: str) -> str:
-    """The address other machines are told: with the host name where this one listens everywhere."""
+    """The address for other machines. Contains the host name if the receiver listens on all interfaces."""
     host, _, port = listen.rpartition(":")
     return f"{socket.gethostname() if host in ('0.0.0.0', '[::]', '*') else host}:{port}"

@@ -1,4 +1,4 @@
-"""What arrives in a session: deliveries to its subscriptions, and everything else the receiver says."""
+"""Batches from the receiver: deliveries to subscriptions, and control records."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 from time import monotonic
 
 from rpclib.driverkit import Held
-from rpclib_zmq.header import DELIVER, LONGEST_TRANSIT, REDELIVER
-from rpclib_zmq.records import HEAD, LARGE, Broken, Record, read
-from rpclib_zmq.subscription import ZmqSubscription
+from rpclib_zmq.protocol.header import DELIVER, LONGEST_TRANSIT, REDELIVER
+from rpclib_zmq.protocol.records import HEAD, LARGE, Broken, Record, read
+from rpclib_zmq.session.subscription import ZmqSubscription
 
 _UNPACK = struct.Struct("<BxHIIIII16x").unpack_from
 
 
 class Arrivals:
-    """The subscriptions of a session by number, and the batches that come for them.
+    """The subscriptions of a session, by number, and the reader of batches.
 
-    ``frame()`` gives the next large payload of the batch, ``other(record)`` gets what is no delivery.
+    ``frame()`` returns the next large payload of the batch. ``other(record)`` gets each record that is no delivery.
     """
 
     def __init__(self, frame: Callable[[], bytes], other: Callable[[Record], None]) -> None:
@@ -26,9 +26,9 @@ class Arrivals:
         self._other = other
 
     def read(self, data: bytes) -> None:
-        """Take in a batch, in its order. A subscriber is told once for what came together.
+        """Process a batch in order. Each subscriber is notified once for consecutive deliveries.
 
-        Raises Broken for a batch that is none.
+        Raises Broken for a malformed batch.
         """
         reached: list[ZmqSubscription] = []
         subscription: ZmqSubscription | None = None
@@ -38,7 +38,7 @@ class Arrivals:
         while offset < end:
             kind, length, number, size, ttl, waited, stamped = _UNPACK(data, offset)
             if kind != DELIVER and kind != REDELIVER:
-                self._tell(reached)
+                self._notify(reached)
                 record, offset = read(data, offset)
                 self._other(record if size < LARGE else record._replace(payload=self._frame()))
                 last = 0
@@ -57,20 +57,20 @@ class Arrivals:
                 if subscription is not None:
                     reached.append(subscription)
             if subscription is not None:
-                passed = (clock - stamped) & 0xFFFFFFFF  # as `header.age` has it, without the call
+                passed = (clock - stamped) & 0xFFFFFFFF  # `header.age`, inlined
                 if passed >= LONGEST_TRANSIT:
                     passed = 0
                 expires = now + (ttl - passed) / 1000 if ttl else None
                 subscription.held.append(Held(body, kind == REDELIVER, now - (waited + passed) / 1000, expires))
-        self._tell(reached)
+        self._notify(reached)
 
     def end(self) -> None:
-        """The session is over, or ending: what was not taken is the receiver's."""
+        """End all subscriptions. Untaken messages are left to the receiver."""
         for subscription in self.subscriptions.values():
             subscription.end()
         self.subscriptions.clear()
 
-    def _tell(self, reached: list[ZmqSubscription]) -> None:
+    def _notify(self, reached: list[ZmqSubscription]) -> None:
         for subscription in reached:
             subscription.tell()
         reached.clear()

@@ -1,4 +1,4 @@
-"""The TCP sockets between receivers: who may connect, whom to connect to, and what becomes of connections."""
+"""TCP sockets between receivers: authentication, outbound connections, and connection events."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from rpclib_zmq.keys import Keys
-from rpclib_zmq.receiver.sockets import router_socket
+from rpclib_zmq.receiver.network.keys import Keys
+from rpclib_zmq.receiver.network.sockets import router_socket
 
 log = logging.getLogger("rpclib_zmq")
 
 _DOMAIN = b"rpclib"
 _RETRY = 5.0
-"""Seconds between attempts where a peer refused: libzmq never tries again by itself, or eight times a second."""
+"""Seconds between attempts where a peer refused. libzmq itself retries either never or eight times a second."""
 _EVENTS = (
     zmq.Event.HANDSHAKE_SUCCEEDED
     | zmq.Event.DISCONNECTED
@@ -33,23 +33,23 @@ class Dial:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.peer = b""
+        self.routing_id = b""
         """The routing id of the current connection."""
         self.state = "connecting"
-        """connecting, unreachable, denied, or as the mesh sets it when the handshake is over."""
+        """One of connecting, connected, unreachable, denied; after the handshake linked, spare, refused, itself."""
         self.node: str | None = None
         self.retry = 0.0
-        """When to connect again; 0: zmq does."""
+        """When to connect again; 0: zmq reconnects by itself."""
 
 
 class Network:
-    """The sockets. ``inbound`` accepts, if the receiver listens; ``outbound`` connects."""
+    """The sockets: ``outbound`` connects, ``inbound`` accepts if the receiver listens."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys | None) -> None:
         self._keys = keys
         self._numbers = itertools.count(1)
         self.dials: dict[str, Dial] = {}
-        self.by_peer: dict[bytes, Dial] = {}
+        self.by_routing_id: dict[bytes, Dial] = {}
         self.zap = context.socket(zmq.REP)
         self.zap.setsockopt(zmq.LINGER, 0)
         self.zap.bind("inproc://zeromq.zap.01")
@@ -84,7 +84,7 @@ class Network:
         self.inbound.bind(f"tcp://{'*' if host in ('0.0.0.0', '[::]') else host}:{port}")
 
     def dial(self, address: str) -> None:
-        """Connect, now and whenever the connection is lost."""
+        """Connect to the address, and reconnect whenever the connection is lost."""
         dial = self.dials.get(address)
         if dial is None:
             dial = self.dials[address] = Dial(address)
@@ -95,19 +95,19 @@ class Network:
                 self._deny(dial, "known_hosts has no key for it")
                 return
             self.outbound.setsockopt(zmq.CURVE_SERVERKEY, expected.encode())
-        dial.peer = b"dial-%d" % next(self._numbers)
-        self.by_peer[dial.peer] = dial
-        self.outbound.setsockopt(zmq.CONNECT_ROUTING_ID, dial.peer)
+        dial.routing_id = b"dial-%d" % next(self._numbers)
+        self.by_routing_id[dial.routing_id] = dial
+        self.outbound.setsockopt(zmq.CONNECT_ROUTING_ID, dial.routing_id)
         self.outbound.connect(f"tcp://{address}")
 
     def hang_up(self, dial: Dial, retry: float) -> None:
-        """Close a connection, dropping what was on its way, and connect again after ``retry`` seconds."""
-        if self.by_peer.pop(dial.peer, None) is not None:
+        """Close a connection, discard its messages in flight, and connect again after ``retry`` seconds."""
+        if self.by_routing_id.pop(dial.routing_id, None) is not None:
             self.outbound.disconnect(f"tcp://{dial.address}")
         dial.retry = monotonic() + retry
 
     def forget(self, address: str) -> None:
-        """Do not connect there any more."""
+        """Disconnect from an address for good."""
         dial = self.dials.pop(address)
         self.hang_up(dial, 0)
 
@@ -117,12 +117,12 @@ class Network:
                 self.dial(dial.address)
 
     def events(self) -> list[tuple[Dial, bool]]:
-        """What happened to connections: (dial, True) for one that can be used now, (dial, False) for one lost."""
+        """Connection events: (dial, True) for an established connection, (dial, False) for a lost one."""
         happened = []
         while self.monitor.poll(0):
             event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
             dial = self.dials.get(event["endpoint"].decode().removeprefix("tcp://"))
-            if dial is None or dial.peer not in self.by_peer:
+            if dial is None or dial.routing_id not in self.by_routing_id:
                 continue
             if event["event"] == zmq.Event.HANDSHAKE_SUCCEEDED:
                 happened.append((dial, True))
@@ -146,7 +146,7 @@ class Network:
         self.hang_up(dial, _RETRY)
 
     def authenticate(self) -> None:
-        """Answer zmq's question whether a connection may be made. Anything unexpected is a no."""
+        """Answer a ZAP request: allow or deny a connection. Anything unexpected is denied."""
         try:
             version, request, _, _, _, mechanism, *credentials = self.zap.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:

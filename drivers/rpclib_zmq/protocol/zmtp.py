@@ -1,8 +1,8 @@
-"""ZMTP 3.0, the protocol of ZeroMQ, as spoken on a machine's own connections: handshake and frames.
+"""ZMTP 3.0, the protocol of ZeroMQ, for local connections: handshake and frames.
 
-Programs and their receiver speak it themselves. A socket of libzmq's reads and writes in a thread of its own, which
-costs each message two wake-ups at either end, and what it has beyond that (reconnecting, queues, patterns) is in
-the way between a program and its receiver. Source: https://rfc.zeromq.org/spec/23.
+Programs and their receiver do not use libzmq here. A socket of libzmq reads and writes in a thread of its own,
+which costs each message two wake-ups at either end. Its other features (reconnecting, queues, patterns) are not
+wanted between a program and its receiver. Source: https://rfc.zeromq.org/spec/23.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ _LONG: Final = 2
 _COMMAND: Final = 4
 _FLAGS: Final = _MORE | _LONG | _COMMAND
 _GREETING: Final = 64
-"""Bytes that a connection begins with."""
+"""Bytes of the greeting."""
 _SHORT: Final = 256
 _SMALL: Final = 16 * 1024
-"""Bytes of a frame up to which looking at what came of it again and again costs nothing."""
+"""Size of a frame up to which a partial frame is simply parsed again."""
 _MOST: Final = 1024
-"""Frames of one message."""
+"""Frames of one message, at most."""
 _PACK_LONG: Final = struct.Struct(">BQ").pack
 _UNPACK_LONG: Final = struct.Struct(">Q").unpack_from
 _MECHANISM: Final = b"NULL".ljust(20, b"\0")
 
 Frame = bytes | bytearray
-"""A bytearray where it is long: copying it would cost more than all else."""
+"""A long frame is a bytearray, to avoid the cost of a copy."""
 
 
 class Malformed(Exception):
-    """Raised for bytes that are not ZMTP, and for a message longer than may be."""
+    """Raised for bytes that are not ZMTP, and for a frame or message beyond the limits."""
 
 
 def handshake(socket_type: bytes) -> bytes:
-    """What an end sends at once. Its first message waits for the other's READY: libzmq takes none before."""
+    """Greeting and READY, to be sent at once. Messages wait for the READY of the other end: libzmq demands it."""
     ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(socket_type)) + socket_type
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + _MECHANISM
     return greeting.ljust(_GREETING, b"\0") + bytes((_COMMAND, len(ready))) + ready
 
 
 def prefix(size: int, more: bool = False) -> bytes:
-    """What goes before a frame of that many bytes; ``more`` when another frame of its message follows."""
+    """The prefix of a frame of ``size`` bytes. ``more``: another frame of the message follows."""
     if size < _SHORT:
         return bytes((more, size))
     return _PACK_LONG(_LONG | more, size)
 
 
 class Inbound:
-    """Finds messages in bytes that come in pieces. ``on_message(frames)`` gets each as soon as it is complete.
+    """Parses a stream of bytes. ``on_message(frames)`` gets each complete message.
 
-    What comes goes to `feed`, except while there is `room`: then that is where it is to be put. ``on_ready()`` is
-    called when the other end takes messages.
+    Pass received bytes to `feed`. While `room` is not None, receive into it instead and call `filled`.
+    ``on_ready()`` is called when the other end accepts messages.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class Inbound:
         self._longest = longest
         self._greeted = False
         self._rest = b""
-        """What was fed and is not enough to go on with."""
+        """Bytes of an incomplete frame."""
         self._frames: list[Frame] = []
         self._flags = 0
         self._buffer = bytearray()
-        """The long frame that is coming."""
+        """The long frame that is being received."""
         self.room: memoryview | None = None
-        """The part of it that has not come."""
+        """The part of the long frame that is still to be received."""
 
     def feed(self, data: bytes) -> None:
-        """Take in what came. Raises Malformed for what is not ZMTP, or is longer than ``longest`` bytes."""
+        """Parse received bytes. Raises Malformed for invalid ZMTP, or a frame longer than ``longest`` bytes."""
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -107,7 +107,7 @@ class Inbound:
         self._rest = data[offset:]
 
     def filled(self, size: int) -> None:
-        """So many bytes were put where there was room. Raises Malformed."""
+        """Account for ``size`` bytes received into `room`. Raises Malformed."""
         assert self.room is not None
         if size < len(self.room):
             self.room = self.room[size:]

@@ -1,4 +1,4 @@
-"""One end of a connection between a program and its machine's receiver."""
+"""One end of a local connection between a program and the receiver."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from rpclib_zmq.zmtp import Frame, Inbound, handshake, prefix
+from rpclib_zmq.protocol.zmtp import Frame, Inbound, handshake, prefix
 
 _READ = 127 * 1024
-"""Bytes read at once: less than what malloc would map anew each time."""
+"""Bytes per read: below the size for which malloc maps new memory each time."""
 _AT_ONCE = 64
-"""Pieces written at once."""
+"""Pieces per write."""
 
 
 class Wire:
-    """Messages in and out of a connected socket, without ever waiting for it.
+    """Sends and receives messages over a connected socket without blocking, as a ZeroMQ socket of type ``role``.
 
-    ``on_message(frames)`` gets each message that came. ``watch(True)`` asks for `write` to be called whenever the
-    socket can be written to, until that has written everything. It speaks as a ZeroMQ socket of the type ``role``.
+    ``on_message(frames)`` gets each message. ``watch(True)`` asks to call `write` whenever the socket is writable,
+    until `write` has written everything.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Wire:
         self._inbound = Inbound(on_message, self._on_ready, longest)
         self._watch = watch
         self._unsent: deque[Frame | memoryview] = deque([b""])
-        """What the socket had no room for. Never empty before the other end takes messages."""
+        """Data not yet written. Never empty before the other end is ready."""
         self.ended = False
-        """The other end is gone: nothing more can be sent, and when `read` finds nothing, nothing comes."""
+        """Whether the other end is gone. Nothing can be sent; data that already arrived can still be read."""
         try:
             connected.send(handshake(role))
         except OSError:
@@ -49,7 +49,7 @@ class Wire:
         return self._socket.fileno()
 
     def send(self, frames: Sequence[Frame]) -> bool:
-        """Send one message, now or when there is room. False: the other end is known to be gone."""
+        """Send one message, now or when the socket is writable. False: the other end is known to be gone."""
         if len(frames) == 1:
             self._put(prefix(len(frames[0])) + frames[0])
         else:
@@ -62,7 +62,7 @@ class Wire:
         return not self.ended
 
     def write(self) -> bool:
-        """Write more of what was not sent. Returns whether some is left."""
+        """Write unsent data. Returns whether some is left."""
         unsent = self._unsent
         try:
             while unsent:
@@ -98,9 +98,9 @@ class Wire:
             self._watch(True)
 
     def read(self) -> bool:
-        """Read once, and hand over the messages that are complete. False: there is nothing, see `ended`.
+        """Read once, and deliver the complete messages. False: nothing to read, see `ended`.
 
-        Raises zmtp.Malformed for what is no message, after handing over those before it.
+        Raises zmtp.Malformed for malformed data, after delivering the messages before it.
         """
         inbound = self._inbound
         try:
@@ -119,7 +119,7 @@ class Wire:
         return False
 
     def close(self, linger: float = 0.0) -> None:
-        """Close, waiting up to ``linger`` seconds for the other end to make room for what was not sent."""
+        """Close after writing unsent data for up to ``linger`` seconds."""
         if linger and self._unsent:
             with contextlib.suppress(OSError):
                 self._socket.settimeout(linger)

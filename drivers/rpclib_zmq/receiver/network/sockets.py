@@ -1,4 +1,4 @@
-"""ROUTER sockets: how the links to other machines make them, and whole messages in and out of them."""
+"""ROUTER sockets for links to other machines: create, receive, send."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 import zmq
 
+from rpclib_zmq.protocol.zmtp import Frame
 from rpclib_zmq.receiver import limits
-from rpclib_zmq.zmtp import Frame
 
 _NB = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
 def router_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    """A ROUTER that reports unreachable peers and never queues on its own account: credits bound what it holds.
+    """A ROUTER that reports unreachable peers and has no queue limit: credits bound its queues.
 
-    ZMQ's heartbeats stay off: with full queues they end healthy connections.
+    The heartbeats of ZeroMQ stay off: with full queues they end healthy connections.
     """
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.LINGER, 0)
@@ -32,7 +32,7 @@ def router_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
 def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, bytes, bytes] | None:
     """The next message of a ROUTER, of two frames: peer, header, payload. Raises zmq.Again when there is none.
 
-    None: it had too few or too many frames; all of it was read.
+    None: the message had too few or too many frames, and was discarded.
     """
     recv = socket.recv
     peer = recv(_NB)
@@ -48,8 +48,8 @@ def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, bytes, bytes] | None:
 
 
 def send(socket: zmq.Socket[bytes], peer: bytes, head: bytes, payload: Frame) -> bool:
-    """Send one message to one peer of a ROUTER. False: the peer is gone. Nothing is ever half sent."""
-    emit: Any = super(zmq.Socket, socket).send  # past a wrapper that costs more than the sending
+    """Send one message to one peer of a ROUTER. False: the peer is gone. A message is never sent in part."""
+    emit: Any = super(zmq.Socket, socket).send  # skips a wrapper that costs more than sending
     try:
         emit(peer, _MORE)
     except zmq.ZMQError as error:

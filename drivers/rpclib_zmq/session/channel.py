@@ -9,28 +9,28 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from rpclib_zmq import zmtp
-from rpclib_zmq.records import FLUSH_AT, LARGE, Broken
-from rpclib_zmq.wire import Wire
-from rpclib_zmq.zmtp import Frame
+from rpclib_zmq.protocol import zmtp
+from rpclib_zmq.protocol.records import FLUSH_AT, LARGE, Broken
+from rpclib_zmq.protocol.wire import Wire
+from rpclib_zmq.protocol.zmtp import Frame
+from rpclib_zmq.session.taken import Taken
 
 _MANY = 3 * 32
-"""Pieces gathered that are sent before the turn ends, so that others begin with them while this one goes on."""
+"""Pieces after which a batch is sent before the end of the turn, so that the receiver starts early."""
 _ONE_MESSAGE = 3
-"""Pieces."""
+"""Pieces of one message."""
 _LONGEST = 1 << 30
-"""Bytes of a frame: the receiver keeps to its own bound."""
+"""Bytes of a frame, at most. The receiver has a stricter limit of its own."""
 
 
 class Channel:
-    """One connection to the receiver that listens at ``path``. It is never made again.
+    """One connection to the receiver that listens at ``path``. A channel never reconnects.
 
-    ``on_batch(frame)`` is called for the first frame of each message, ``on_end(what)`` once when the connection
-    ends, after everything that had arrived, with what the receiver did. ``along()`` gives the records that go along
-    with a batch that goes anyway.
+    ``on_batch(frame)`` gets the first frame of each message. ``on_end(what)`` is called once when the connection
+    ends, after all batches, with what the receiver did.
 
-    What is emitted within a loop turn leaves in few batches: at its end, whenever much was gathered, and at once
-    where messages come one by one.
+    Records emitted within one loop turn leave in few batches: at the end of the turn, earlier when a batch is long
+    enough, and at once when messages come one by one.
     """
 
     def __init__(
@@ -38,19 +38,19 @@ class Channel:
         path: Path,
         on_batch: Callable[[bytes], None],
         on_end: Callable[[str], None],
-        along: Callable[[], list[bytes]],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_batch = on_batch
         self._on_end = on_end
-        self._along = along
+        self.taken = Taken()
+        """Taken messages, reported along with the next batch."""
         self._frames: deque[Frame] = deque()
         self._out: list[bytes] = []
         self._large: list[bytes] = []
         self._size = 0
         self._turning = False
         self._quiet = True
-        """Messages come one by one: the first of a turn need not wait for others."""
+        """Whether messages come one by one. The first of a turn is then sent at once."""
         self._closed = False
         self._ended = False
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -63,11 +63,11 @@ class Channel:
             self._loop.add_reader(self._wire.fileno(), self._readable)
 
     def greet(self, head: bytes, payload: bytes) -> None:
-        """Send a header with its payload, as a message of its own."""
+        """Send a header and its payload as one message."""
         self._wire.send((head, payload))
 
-    def say(self, record: bytes) -> None:
-        """Send one record when the turn ends. Never waits, nor fails: ``on_end`` tells of a lost connection."""
+    def send_record(self, record: bytes) -> None:
+        """Send one record at the end of the turn. Never waits or fails: ``on_end`` reports a lost connection."""
         self._out.append(record)
         self._size += len(record)
         if not self._turning:
@@ -77,7 +77,7 @@ class Channel:
             self.flush()
 
     def emit(self, head: bytes, body: bytes, name: bytes) -> None:
-        """Send one record when the turn ends, or earlier. Never waits, nor fails."""
+        """Send one record at the end of the turn, or earlier. Never waits or fails."""
         out = self._out
         if len(body) < LARGE:
             out += (head, body, name)
@@ -94,10 +94,10 @@ class Channel:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Send the batch."""
         if not self._out or self._closed:
             return
-        self._out += self._along()
+        self._out += self.taken.records()
         frames = [b"".join(self._out), *self._large]
         self._out.clear()
         self._large.clear()
@@ -105,13 +105,13 @@ class Channel:
         self._wire.send(frames)
 
     def frame(self) -> bytes:
-        """The next frame of the message of which ``on_batch`` got the first. Raises Broken when there is none."""
+        """The next frame of the message whose first frame ``on_batch`` got. Raises Broken if none is left."""
         if not self._frames:
             raise Broken("a frame is missing")
         return bytes(self._frames.popleft())
 
     def close(self, linger: float = 0.0) -> None:
-        """Close, waiting up to ``linger`` seconds until what was sent is out. Idempotent."""
+        """Close after writing unsent data for up to ``linger`` seconds. Idempotent."""
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._wire.fileno())
@@ -136,7 +136,7 @@ class Channel:
             if len(frames) > 1:
                 self._frames = deque(frames[1:])
             self._on_batch(bytes(frames[0]))
-            if not self._turning:  # whom that woke sends in the next turn: at the end of it, not a turn later
+            if not self._turning:  # flush at the end of the next turn, when the woken tasks have sent
                 self._turning = True
                 self._loop.call_soon(self._turn)
 

@@ -1,7 +1,7 @@
 """CURVE keys: a receiver's own secret, and the keys it accepts.
 
-The known-hosts file has a line for each other receiver: ``host:port key``, or ``- key`` for one that is never
-connected to. It is the allow-list, and pins the key expected at each address.
+The known-hosts file has a line for each other receiver: ``host:port key``, or ``- key`` for a receiver that only
+connects to this one. The file is the allow-list, and pins the key expected at each address.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Keys:
         self.reload()
 
     def reload(self) -> None:
-        """Read the known hosts again; on an error the old ones stay."""
+        """Read the known hosts again. After an error the previous ones stay in force."""
         by_address, accepted = {}, set()
         for number, line in enumerate(_read(self._known_path).splitlines(), 1):
             words = line.split()
@@ -49,7 +49,7 @@ class Keys:
 
 
 def generate(path: Path) -> str:
-    """Write a new secret key to ``path``, for its owner alone, and return the public key.
+    """Write a new secret key to ``path``, readable by its owner only, and return the public key.
 
     Raises ConfigError when the file exists: keys are replaced by hand.
     """

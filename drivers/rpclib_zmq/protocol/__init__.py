@@ -1,0 +1,1 @@
+"""What travels: headers, records, ZMTP, and a connection that speaks it."""

@@ -1,0 +1,1 @@
+"""Other machines: the receivers there, and the sockets between receivers."""

@@ -1,0 +1,1 @@
+"""One session of a program with the receiver of its machine."""
