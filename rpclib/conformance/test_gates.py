@@ -18,13 +18,18 @@ MANY = 20_000
 """Messages; a gate shuts with 10,000 at the latest, where it is the driver that holds them."""
 
 
+async def moment(driver: Driver) -> None:
+    """Wait for the session where it is shut: the backend may need a moment, but no subscriber's help."""
+    if driver.gate.shut:
+        async with asyncio.timeout(10):
+            await driver.gate.room()
+
+
 async def fill(driver: Driver, address: Address) -> Route:
     """Send to an address until its gate shuts, or the backend has taken a great many."""
     route = driver.route(address)
     for _ in range(MANY):
-        if driver.gate.shut:
-            async with asyncio.timeout(10):  # a slow backend may need a moment, but not the subscriber's help
-                await driver.gate.room()
+        await moment(driver)
         if route.gate.shut:
             break
         driver.send(route, BODY, None)
@@ -38,9 +43,7 @@ async def holds_nobody_else(driver: Driver, receiver: Driver, full: Address, oth
     await fill(driver, full)
     route = driver.route(reader.address)
     for number in range(1000):
-        if number % 100 == 0:
-            async with asyncio.timeout(5):
-                await driver.gate.room()
+        await moment(driver)
         assert not route.gate.shut
         driver.send(route, b"%d" % number, None)
     assert [int(item.body) for item in await reader.receive(1000)] == list(range(1000))
@@ -60,9 +63,7 @@ async def test_slow_caller_holds_no_other(harness: Harness) -> None:
         await fill(two, slow.address)
         route = two.route(reader.address)
         for number in range(1000):
-            if number % 100 == 0:
-                async with asyncio.timeout(5):
-                    await two.gate.room()
+            await moment(two)
             assert not route.gate.shut
             two.send(route, b"%d" % number, None)
         assert [int(item.body) for item in await reader.receive(1000)] == list(range(1000))
