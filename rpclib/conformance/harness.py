@@ -29,7 +29,7 @@ class Harness:
         self.needed: frozenset[Capability] = frozenset()
         """What the test rests on."""
         self.recorders: list[Recorder] = []
-        """Those of the sessions that were opened."""
+        """Recorders of the sessions that were opened."""
 
     def connect(self, **settings: Any) -> rpclib.Transport:
         """A transport in this test's exchange; open it with ``async with``."""

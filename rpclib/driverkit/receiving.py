@@ -79,7 +79,7 @@ class ReceiveBuffer(Subscription):
 
     @abstractmethod
     def left(self, taken: list[Delivery], count: int, size: int) -> None:
-        """So many messages, of so many bytes, are no longer held, ``taken`` and the expired. Settle them, and get
+        """``count`` messages of ``size`` bytes are no longer held: ``taken`` and the expired. Settle them, and get
         more. What is held again when this returns must be reported again, with `put` or `tell` in a later turn."""
 
     def silence(self) -> None:

@@ -102,7 +102,7 @@ class Scripted(Driver):
         self.observer = observer
         self.gate = Gate()
         self.gates: defaultdict[Address, Gate] = defaultdict(Gate)
-        """Those of addresses."""
+        """Gates of addresses."""
         self.error: TransportError | None = None
         self.subscriptions: list[Tray] = []
         self.closed = False

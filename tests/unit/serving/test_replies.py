@@ -164,7 +164,7 @@ async def test_callers_are_many_and_routes_are_bounded() -> None:
 
 
 async def test_a_reply_to_that_is_no_inbox_is_a_bad_envelope() -> None:
-    """It comes from the wire: whoever chose it must not make a server write anywhere else, nor run for it."""
+    """A reply_to comes from the wire. It must not make a server write anywhere else, nor run the method."""
     service = Service()
     async with serving(service) as server:
         for reply_to in ("../etc", "Queue", "a b", "?" * 255, "nul\0"):
