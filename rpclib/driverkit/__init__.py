@@ -8,5 +8,6 @@ from rpclib.driverkit.ending import Ending as Ending
 from rpclib.driverkit.naming import address_name as address_name
 from rpclib.driverkit.receiving import Held as Held
 from rpclib.driverkit.receiving import ReceiveBuffer as ReceiveBuffer
+from rpclib.driverkit.sending import SendBuffer as SendBuffer
 
-__all__ = ["Ending", "Held", "ReceiveBuffer", "address_name", "clock_of"]
+__all__ = ["Ending", "Held", "ReceiveBuffer", "SendBuffer", "address_name", "clock_of"]
