@@ -99,7 +99,7 @@ class AmqpDriver(Driver):
         self._publishing, self._consuming = publishing, consuming
         self.control = Control(consuming)
         self._consumers = Consumers(consuming, acknowledged=True)
-        self._publisher = Publisher(publishing, channel, self._observer, self._ending, self.gate)
+        self._publisher = Publisher(publishing, channel, self._observer, self._ending, self.gate, self.pressure)
         publishing.limit(Window(channel, self))
         self._ending.start(keep_bound(consuming, self.control, self._subscriptions))
         self._begun = True

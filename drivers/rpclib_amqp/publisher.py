@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import pika
 
@@ -32,6 +33,8 @@ probes."""
 HELD_AT_MOST = 10_000
 HELD_BYTES_AT_MOST = 1024 * 1024
 """Messages and bytes held for one address at which the gate of the address shuts."""
+ALL_TOGETHER = 10
+"""Times as much, held for all addresses together, shuts the gate of the session."""
 
 
 class AmqpRoute:
@@ -71,7 +74,7 @@ class AmqpRoute:
 
 
 class Publisher:
-    """Sends the messages of a session. ``gate`` is the gate of the session."""
+    """Sends the messages of a session. ``gate`` is the gate of the session; ``pressure(source, on)`` shuts it."""
 
     def __init__(
         self,
@@ -80,7 +83,13 @@ class Publisher:
         observer: Observer,
         ending: Ending,
         gate: Gate,
+        pressure: Callable[[object, bool], None],
     ) -> None:
+        self._pressure = pressure
+        self._held = 0
+        """Messages held for all addresses together."""
+        self._held_size = 0
+        """Bytes of these messages."""
         self._connection = connection
         self._channel = channel
         self._number: int = channel.channel_number
@@ -169,7 +178,7 @@ class Publisher:
                 self._ending.tell_later(self._observer.undeliverable, body, "no inbox has that key")
             return
         route.held.append((body, None if ttl is None else self._loop.time() + ttl))
-        route.held_size += len(body)
+        self._count(route, 1, len(body))
         if route.held_size >= HELD_BYTES_AT_MOST or len(route.held) >= HELD_AT_MOST:
             route.gate.full(True)
         if route.probing is None:
@@ -182,7 +191,7 @@ class Publisher:
             async with self._probe_slots:
                 while route.held and not route.open:
                     body, deadline = route.held.popleft()
-                    route.held_size -= len(body)
+                    self._count(route, -1, -len(body))
                     reason = await self._send_by_probe(route, body, self._left(deadline))
                     if reason is None:
                         route.last_arrival = self._loop.time()
@@ -201,8 +210,7 @@ class Publisher:
     def _refuse(self, route: AmqpRoute, body: bytes, error: TransportError) -> None:
         """Report ``body`` and all held messages as refused: the broker refuses every message to that address."""
         refused = [body, *(held for held, _ in route.held)]
-        route.held.clear()
-        route.held_size = 0
+        self._clear(route)
         for each in refused:
             self._ending.tell(self._observer.refused, each, again(error))
 
@@ -213,8 +221,20 @@ class Publisher:
             left = self._left(deadline)
             if left is None or left > 0:
                 self.send(route, body, left)
+        self._clear(route)
+
+    def _clear(self, route: AmqpRoute) -> None:
+        """Forget the held messages of an address."""
+        self._count(route, -len(route.held), -route.held_size)
         route.held.clear()
-        route.held_size = 0
+
+    def _count(self, route: AmqpRoute, messages: int, size: int) -> None:
+        """Add to what is held, and shut or open the gate of the session."""
+        route.held_size += size
+        self._held += messages
+        self._held_size += size
+        full = self._held >= ALL_TOGETHER * HELD_AT_MOST or self._held_size >= ALL_TOGETHER * HELD_BYTES_AT_MOST
+        self._pressure(self, full)
 
     async def _send_by_probe(self, route: AmqpRoute, body: bytes, ttl: float | None) -> str | TransportError | None:
         """Send a message by a probe. Returns None if it arrived, else why it reached nobody, or the broker's

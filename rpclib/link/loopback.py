@@ -38,7 +38,12 @@ class Loopback:
             self._driver, self._sent = driver, None
             self._sender = Sender(link, Address.inbox(link.inbox.key))
         assert self._sender is not None
-        if self._returned == self._sent or self._sent is None or link.connection.blocked or driver.gate.shut:
+        if (
+            self._returned == self._sent
+            or self._sent is None
+            or link.connection.blocked
+            or self._sender.shut(driver)
+        ):
             self._silent = 0
             self._sent = link.ids.next()
             self._sender.push(encode_alive(self._sent), None)

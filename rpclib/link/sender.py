@@ -96,6 +96,10 @@ class Sender:
             self._link.connection.dead(driver, error)
         return False
 
+    def shut(self, driver: Driver) -> bool:
+        """Whether a message would have to wait at a gate of this session."""
+        return driver.gate.shut or self._routed(driver).gate.shut
+
     def _routed(self, driver: Driver) -> Route:
         """The route to the address, which each session prepares once."""
         if driver is not self._driver:

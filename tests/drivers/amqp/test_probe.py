@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rpclib.testing.waiting import tap, until
-from rpclib_amqp.publisher import FRESH, HELD_BYTES_AT_MOST, MAX_PROBES, SPARE_PROBES
+from rpclib_amqp.publisher import ALL_TOGETHER, FRESH, HELD_BYTES_AT_MOST, MAX_PROBES, SPARE_PROBES
 from tests.drivers.amqp.session import everyone, one, session
 from tests.support.rabbit import Rabbit, running
 
@@ -149,6 +149,28 @@ async def test_what_is_held_is_bounded_and_may_expire(rabbit: Rabbit, exchange: 
             await route.gate.room()
         bodies = [item.body for item in await subscription.receive(2)]
         assert [body[:5] for body in bodies] == [b"first", b"xxxxx"]
+
+
+async def test_much_held_for_many_addresses_shuts_the_gate_of_the_session(rabbit: Rabbit, exchange: str) -> None:
+    async with session(rabbit.url) as (server, _), session(rabbit.url) as (driver, _):
+        taps = [await tap(server, one(exchange, f"t{number}"), prefetch=0) for number in range(ALL_TOGETHER + 1)]
+        routes = [driver.route(one(exchange, f"t{number}")) for number in range(ALL_TOGETHER + 1)]
+        await rabbit.alarm(True)
+        try:
+            for route in routes:
+                driver.send(route, b"first", None)
+            await until(lambda: driver.gate.shut, "the alarm")
+            for number, route in enumerate(routes):
+                await until(lambda: not route.held, "the departure of the probe")  # noqa: B023
+                assert driver._publisher not in driver._pressures
+                driver.send(route, b"x" * (HELD_BYTES_AT_MOST - number), None)
+                assert route.gate.shut == (number == 0)
+            assert driver._publisher in driver._pressures
+        finally:
+            await rabbit.alarm(False)
+        for each in taps:
+            assert len((await each.receive(2))[1].body) > HELD_BYTES_AT_MOST // 2
+        await until(lambda: not driver.gate.shut, "room again")
 
 
 @pytest.mark.timeout(240)  # it starts a cluster of three

@@ -92,20 +92,23 @@ async def test_silence_is_counted_in_ticks() -> None:
         assert len(driver.world.sessions) == 1
 
 
-@pytest.mark.parametrize("how", ["blocked", "congested"])
+@pytest.mark.parametrize("how", ["blocked", "session", "inbox"])
 async def test_a_session_that_takes_nothing_is_not_silent(how: str) -> None:
     driver = scripted([Capability.CROSS_PROCESS])
     async with connect(driver) as rpc:
         await until(lambda: pulses(driver.world))
+        own = driver.world.session.gates[Address.inbox(inside(rpc).link.inbox.key or "")]
         driver.world.deaf = True
         if how == "blocked":
             driver.world.session.observer.blocked("low on disk")
         else:
-            driver.world.session.gate.full(True)
+            gates = {"session": driver.world.session.gate, "inbox": own}
+            gates[how].full(True)
         await asyncio.sleep(3 * SILENT_TICKS * TICK)
         assert len(driver.world.sessions) == 1
         driver.world.session.observer.blocked(None)
         driver.world.session.gate.full(False)
+        own.full(False)
         await until(lambda: len(driver.world.sessions) == 2)
         await until(lambda: inside(rpc).connection.driver)
 
