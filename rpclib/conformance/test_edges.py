@@ -155,8 +155,8 @@ async def test_odd_inbox_keys_reach_nobody(harness: Harness) -> None:
 
 @needs(Capability.PEER_GONE)
 async def test_gone_inbox_is_reported(harness: Harness) -> None:
-    """What must arrive at an inbox is reported once nobody owns that, be it closed or its session lost; while
-    somebody does, it arrives."""
+    """A message that must arrive at an inbox is reported when nobody owns the inbox any more. It arrives while
+    somebody does."""
     async with session(harness) as (one, _), session(harness) as (two, events):
         closed = await tap(one, Address(Kind.INBOX, harness.exchange), prefetch=0)
         severed, _ = await harness.session()
@@ -180,8 +180,8 @@ async def test_gone_inbox_is_reported(harness: Harness) -> None:
 
 @needs(Capability.UNROUTABLE)
 async def test_must_arrive_is_for_inboxes(harness: Harness) -> None:
-    """It changes nothing for other addresses: what reaches no server is reported, what reaches all of none is
-    not."""
+    """``must_arrive`` changes nothing for other addresses: a ONE address that nobody serves is reported, an ALL
+    address is not."""
     async with session(harness) as (one, _), session(harness) as (two, events):
         reader = await tap(one, harness.one("t"), prefetch=10)
         two.send(two.route(harness.all("nobody"), must_arrive=True), b"all", 10)

@@ -26,7 +26,7 @@ from rpclib_filedrop.subscription import FiledropSubscription
 log = logging.getLogger("rpclib_filedrop")
 
 ADDRESSES = 1_000
-"""Those of which a session remembers how full they are."""
+"""Folders whose fill level a session remembers."""
 
 
 class FiledropOptions(BaseModel):
